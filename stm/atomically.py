@@ -1,0 +1,274 @@
+"""`@atomically`, and what may be said inside it: `retry`, `check`, `or_else`.
+
+The promises (tests name them by these numbers):
+
+1. *Atomic and opaque.* A body never sees an inconsistent state, not even in an attempt that will be thrown away.
+2. *Exceptions.* One that leaves the outermost body discards every write and propagates; if the reads that led to it
+   were stale, the body runs again instead. One that leaves a nested scope discards that scope's writes and hooks; its
+   reads stay recorded.
+3. *retry* discards the attempt and sleeps until something it read changes: no polling, no lost wake-up, no waiter left
+   behind, interruptible by Ctrl-C.
+4. *or_else* tries alternatives in order; if all retry, the whole waits on everything that any of them read.
+5. *timeout=* (seconds) bounds the whole wait, then raises `TransactionTimeout`. On a nested transaction it bounds that
+   scope's wait alone, counted from the first time the scope was entered, and the enclosing body may catch it.
+6. *No starvation.* Every transaction commits after a bounded number of aborts (`contention.py`).
+7. *read_only=True* reads one past moment, never aborts and never delays writers (`snapshot.py`).
+   *irrevocable=True* runs exactly once, so it may do I/O; meanwhile no other thread commits.
+8. *Asynchronous exceptions* leave all of a commit visible or none of it, no lock held, and are never swallowed.
+
+A body may run many times: keep side effects out of it (`hooks.py` has a place for them). A function called inside a
+transaction, decorated or not, joins it; a decorated one is a nested scope. So does what runs in a body uninvited: a
+signal handler, or a finalizer, that uses transactional variables.
+
+Cost of two reads and two writes: about five times that of the same under one `threading.Lock`; `python -m bench`
+prints the figure of your machine.
+
+>>> from stm import TVar, atomically, check
+>>> stock = TVar(1)
+>>> @atomically
+... def take():
+...     check(stock.value > 0)
+...     stock.value -= 1
+...     return "taken"
+>>> take()
+'taken'
+>>> atomically(timeout=0.01)(take)()
+Traceback (most recent call last):
+    ...
+stm.errors.TransactionTimeout: transaction 'take' waited 0.01 s in vain for a change of <TVar 0>
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial, update_wrapper
+from typing import Any, NoReturn, ParamSpec, TypeVar, overload
+
+from stm.clock import clock
+from stm.errors import IrrevocableRetry
+from stm.execution import Ended, Options, conclude, ends_call, nest, resume, transact, wind_up
+from stm.transaction import Retry, Transaction, active, commit, here
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@overload
+def atomically(fn: Callable[P, R], /) -> Callable[P, R]: ...
+
+
+@overload
+def atomically(
+    *, timeout: float | None = None, read_only: bool = False, irrevocable: bool = False, name: str | None = None
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+
+
+def atomically(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    timeout: float | None = None,
+    read_only: bool = False,
+    irrevocable: bool = False,
+    name: str | None = None,
+) -> Any:
+    """Make each call of a function one transaction. See the module for what that promises.
+
+    `timeout`: seconds that a call may wait, by `retry` or for others that must not be disturbed; `None`: no limit.
+    `read_only`: read one past moment; a write raises `ReadOnlyViolation`.
+    `irrevocable`: run exactly once; `retry` raises `IrrevocableRetry`.
+    `name`: for error messages and statistics, instead of the function's own.
+
+    `TypeError` for what is not a plain function, `ValueError` for a negative timeout, both at once.
+    """
+    options = Options(timeout, read_only, irrevocable, name)  # errors belong to this line, not to the first call
+    if fn is None:
+        return partial(_decorate, options=options)
+    return _decorate(fn, options)
+
+
+def _decorate(fn: Callable[..., Any], options: Options) -> Callable[..., Any]:
+    _check_function("atomically", fn)
+    if options.name is None:
+        name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+        options = Options(options.timeout, options.read_only, options.irrevocable, name.rpartition("<locals>.")[2])
+    return update_wrapper(_quick(fn, options) if options.plain else _general(fn, options), fn)
+
+
+def _general(fn: Callable[..., Any], options: Options) -> Callable[..., Any]:
+    def transaction(*args: Any, **kwargs: Any) -> Any:
+        return transact(options, fn, args, kwargs)
+
+    return transaction
+
+
+def _quick(fn: Callable[..., Any], options: Options) -> Callable[..., Any]:
+    """The same, with a first attempt that is spelt out. What it leaves unfinished, `resume` takes over."""
+
+    def transaction(*args: Any, **kwargs: Any) -> Any:
+        tx = here.tx
+        if tx.writes is not None:
+            return nest(tx, options, fn, args, kwargs)
+        reads: dict[Any, Any] = {}
+        writes: dict[Any, Any] = {}
+        try:
+            # Nothing can run between these lines; from the last one on the thread is in a transaction.
+            tx.reads = reads
+            tx.rv = clock.now
+            tx.writes = writes
+            result = fn(*args, **kwargs)
+        except BaseException as error:
+            tx.writes = None
+            rv, extras, fate = tx.rv, tx.extras, tx.fate
+            tx.extras = tx.scope = tx.fate = None
+            failure = Ended(reads, rv, extras, fate)
+            if ends_call(error, failure, consistent=False):
+                if extras is not None:
+                    wind_up(extras)
+                raise
+        else:
+            tx.writes = None
+            rv, extras = tx.rv, tx.extras
+            if extras is None:
+                if commit(reads, writes, rv) if writes else rv >= 0:
+                    return result
+                fate, tx.fate = tx.fate, None
+                failure = Ended(reads, rv, None, fate)
+            else:
+                fate = tx.fate
+                tx.extras = tx.fate = None
+                failure = Ended(reads, rv, extras, fate)
+                try:
+                    if conclude(failure, writes):
+                        return result
+                finally:
+                    wind_up(extras)
+        return resume(options, fn, args, kwargs, failure)
+
+    return transaction
+
+
+def _check_function(where: str, fn: object) -> None:
+    if isinstance(fn, (classmethod, staticmethod)):
+        kind = type(fn).__name__
+        raise TypeError(f"put @{kind} above @{where}, not below it: {where} takes the plain function")
+    if not callable(fn):
+        raise TypeError(f"{where} takes a function, not {fn!r}; options are given by name: @{where}(timeout=1.0)")
+    inner: Any = fn
+    while isinstance(inner, partial):
+        inner = inner.func
+    if not inspect.isroutine(inner) and not isinstance(inner, type):
+        inner = type(inner).__call__
+    for is_kind, kind in _UNFIT:
+        if is_kind(inner):
+            raise TypeError(
+                f"{where} can't run the {kind} {getattr(fn, '__qualname__', fn)!r}: its body would go on after the "
+                "commit. Make it a plain function; to await a transaction from an event loop use stm.aio "
+                "(await stm.aio.run(fn), or @stm.aio.atomically on a plain function)"
+            )
+
+
+_UNFIT: tuple[tuple[Callable[[Any], bool], str], ...] = (
+    (inspect.iscoroutinefunction, "coroutine function"),
+    (inspect.isasyncgenfunction, "asynchronous generator function"),
+    (inspect.isgeneratorfunction, "generator function"),
+)
+
+
+def run(
+    fn: Callable[..., R],
+    *args: Any,
+    timeout: float | None = None,
+    read_only: bool = False,
+    irrevocable: bool = False,
+) -> R:
+    """Call `fn(*args)` once as a transaction, with the options of `atomically`.
+
+    >>> from stm import TVar, run
+    >>> x = TVar(1)
+    >>> run(x.update, lambda value: value + 1)
+    2
+    """
+    _check_function("run", fn)
+    name = getattr(fn, "__qualname__", None)
+    result: R = transact(Options(timeout, read_only, irrevocable, name), fn, args, {})
+    return result
+
+
+def in_transaction() -> bool:
+    """Is the calling thread inside a transaction?"""
+    return here.tx.writes is not None
+
+
+def retry() -> NoReturn:
+    """Discard this attempt, sleep until a variable that it read has changed, and run the transaction again.
+
+    In an alternative of `or_else`, try the next alternative instead. In a nested transaction whose `timeout=` is over,
+    raise `TransactionTimeout` there. A transaction that had read nothing raises `BlockedForever`.
+
+    `TransactionRequired` outside a transaction; `IrrevocableRetry` in one that can't be discarded.
+
+    Source: Harris, Marlow, Peyton Jones, Herlihy, "Composable Memory Transactions", 2005.
+    """
+    tx = active("retry()")
+    if tx.extras is not None and tx.extras.irrevocable:
+        raise IrrevocableRetry(
+            "retry() in an irrevocable transaction: it may have done I/O, so it can't run again; "
+            "wait in an ordinary transaction first"
+        )
+    if tx.fate is not None:
+        raise tx.fate
+    tx.doom(Retry)
+
+
+def check(condition: object) -> None:
+    """`retry()` unless the condition is true."""
+    if not condition:
+        if here.tx.writes is None:
+            active("check()")
+        retry()
+    elif here.tx.writes is None:
+        active("check()")
+
+
+def or_else(first: Callable[[], R], *rest: Callable[[], R]) -> R:
+    """Run the alternatives in order and return the result of the first that does not `retry`.
+
+    Each is a nested scope; one that retries is rolled back. If all do, the transaction waits for a change of anything
+    that any of them read. `TypeError` for what can't be called; `TransactionRequired` outside a transaction.
+
+    >>> from stm import TVar, check, or_else, run
+    >>> empty, full = TVar(()), TVar(("job",))
+    >>> def first_of(queue):
+    ...     check(queue.value)
+    ...     return queue.value[0]
+    >>> run(lambda: or_else(lambda: first_of(empty), lambda: first_of(full)))
+    'job'
+    """
+    alternatives = (first, *rest)
+    for alternative in alternatives:
+        if not callable(alternative):
+            raise TypeError(f"or_else() takes functions without arguments, not {alternative!r}")
+    tx = active("or_else()")
+    for alternative in alternatives:
+        chosen, result = _try(tx, alternative)
+        if chosen:
+            return result
+    tx.doom(Retry)
+
+
+def _try(tx: Transaction, alternative: Callable[[], Any]) -> tuple[bool, Any]:
+    outer, scope = tx.scope, tx.new_scope(False)
+    tx.scope = scope
+    try:
+        result = alternative()
+    except Retry:
+        tx.undo_scope(outer, scope)
+        tx.revive()
+        return False, None
+    except BaseException:
+        tx.undo_scope(outer, scope)
+        raise
+    tx.leave_scope(outer, scope)
+    return True, result

@@ -1,0 +1,157 @@
+"""The version clock, and the lock under which it moves.
+
+State
+-----
+`clock.now` is the version of the newest commit: an even integer, two more after each commit. A *cell* is what a
+`TVar` holds: a tuple `(value, version, link)` that never changes once it is published, `version` being the clock's
+value after the commit that wrote it. (`link` leads to the cell before, see `snapshot.py`.)
+
+Invariants
+----------
+I1. Only the thread that holds `clock.lock` publishes. It stores its cells first and the clock last.
+I2. Each commit publishes cells that nobody has seen before. So a cell that is still in its place has been there all
+    the time since it was read: "the same cell" is the test for "unchanged", never "an equal value" or "the same
+    version" (the ABA problem, NaN, and 1 == True cannot arise).
+I3. Whoever loads `clock.now == c` and then a cell sees every commit up to `c`. So a cell with `version <= c` was the
+    variable's value at the moment `c`, and a cell with `version > c` gives itself away as newer.
+I4. Between the last check of a commit and its last store the interpreter has no opportunity to run anything else in
+    this thread: no signal handler, no finalizer, no garbage collection (see `transaction.commit`).
+
+Why they hold
+-------------
+With the GIL, I3 is program order. Without it, CPython 3.13 and later store slots with release and load them with
+acquire order, which is what I3 needs on x86 and on ARM alike: the load of the clock acquires all cells stored before
+it. I1 makes versions unique and increasing. Readers take no lock and write nothing shared.
+
+The lock is an `RLock` because of what may interrupt its holder: a signal handler, or the finalizer of a dead object,
+runs in the same thread between two bytecodes and may itself commit. It gets the lock again, commits whole, and moves
+the clock; the interrupted commit checks the clock after everything else (I4) and starts over. An `RLock` also knows
+its owner, so that an exception handler may release it as its very first step, whether or not the interrupted
+`acquire` came to its end: `RuntimeError` then says that it did not.
+
+Being interrupted with the lock in hand has a price on a GIL build: waiters that queue up inside `acquire` are handed
+the lock before they are handed the GIL, and from then on every commit costs a switch of threads (a lock convoy).
+`acquire_politely` therefore lets the holder run on and tries again, and sleeps inside `acquire` only after that.
+
+Sharing the clock with machine code needs no more than this module: `now` is read in one place per begin, extension
+and commit, and stored in one place per publication, always as a plain attribute in straight-line code.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from stm.waiting import Waiter
+
+Cell = tuple[Any, int, "list[Any] | None"]
+
+
+class Variable(Protocol):
+    """What the protocol needs of a transactional variable."""
+
+    _cell: Cell
+    _waiters: dict[Waiter, None] | None
+
+    def __hash__(self) -> int: ...
+
+
+class Clock:
+    """One version clock with its commit lock and with the three reasons why a commit can't be quick."""
+
+    __slots__ = ("exclusive", "history", "lock", "now", "quiet", "sleepers", "snapshots")
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.lock = threading.RLock()
+        #: Held for the whole body by a transaction that must not be disturbed; committers look at it when not `quiet`.
+        self.exclusive = threading.RLock()
+        #: Waiters asleep or on their way: a committer must look whether it wakes one of them.
+        self.sleepers: dict[Waiter, None] = {}
+        #: Read versions of running snapshots, oldest first: a committer must keep what they may still read.
+        self.snapshots: dict[object, int] = {}
+        #: `(first version, end version, link)` of every old cell kept for a snapshot, in the order of commits.
+        self.history: deque[tuple[int, int, list[Any]]] = deque()
+        #: True while nobody sleeps, no snapshot runs and nobody is exclusive. Written under `lock` only.
+        self.quiet = True
+
+
+clock = Clock()
+
+acquire = clock.lock.acquire
+release = clock.lock.release
+acquire_exclusive = clock.exclusive.acquire
+release_exclusive = clock.exclusive.release
+
+POLITE_TRIES = 100
+
+
+def acquire_politely() -> None:
+    """Take the commit lock after a first try failed. Returns with the lock held, or raises without it."""
+    for _ in range(POLITE_TRIES):
+        time.sleep(0)  # on a GIL build this lets the holder finish; see the module's words on convoys
+        if acquire(False):
+            return
+    if sys.is_finalizing():
+        # A daemon thread may have been frozen by the interpreter's exit with the lock in hand.
+        if not acquire(True, 1.0):
+            raise RuntimeError("the interpreter is exiting, and a daemon thread was stopped in the middle of a commit")
+        return
+    acquire()
+
+
+def unchanged(reads: dict[Any, Cell]) -> bool:
+    """Is every cell that was read still in its place? (Invariant I2; linear in the read set, and takes no lock.)"""
+    for tvar, cell in reads.items():  # noqa: SIM110 - a generator expression would cost twice as much
+        if tvar._cell is not cell:
+            return False
+    return True
+
+
+def wait_for_exclusive(timeout: float = -1) -> bool:
+    """Sleep until no other thread is exclusive; at most `timeout` seconds (-1: no limit). True if that came to pass."""
+    try:
+        if not acquire_exclusive(True, timeout):
+            return False
+    except BaseException:
+        try:
+            release_exclusive()
+        except RuntimeError:
+            pass
+        raise
+    release_exclusive()
+    return True
+
+
+def settle() -> None:
+    """Recompute `clock.quiet`. The caller holds the commit lock, and `exclusive` at most because it tested it."""
+    clock.quiet = not (clock.sleepers or clock.snapshots)
+
+
+def _before_fork() -> None:
+    acquire()  # so that no commit is half-way in the child's copy
+
+
+def _after_fork_in_parent() -> None:
+    release()
+
+
+def _after_fork_in_child() -> None:
+    # Only the forking thread lives on, and it owns the commit lock. What other threads held or awaited is void.
+    me = threading.get_ident()
+    if not clock.exclusive._is_owned():  # type: ignore[attr-defined]
+        clock.exclusive._at_fork_reinit()  # type: ignore[attr-defined]
+    for waiter in [w for w in clock.sleepers if w.thread != me]:
+        waiter.withdraw()
+    for token in [t for t in clock.snapshots if getattr(t, "thread", me) != me]:
+        del clock.snapshots[token]
+    clock.quiet = False  # the next commit looks for itself
+    release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

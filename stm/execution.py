@@ -1,0 +1,355 @@
+"""The loop that runs attempts: one outermost call of a transaction, from its first attempt to its result.
+
+After each attempt there is one verdict:
+
+- the body returned and its writes were committed: the result;
+- the body raised, and what it had read still stands: discard, and let the exception out;
+- the body raised, but from reads that are stale by now: discard, run again (the exception may owe itself to them);
+- the body, or the commit, met a conflict: discard, back off (`contention.py`), run again;
+- the body called `retry()`: discard, sleep until something it read changes (`waiting.py`), run again.
+
+Exceptions that don't come from the body's own logic are never taken for an answer to stale reads, hence never lost:
+whatever is not an `Exception` (`KeyboardInterrupt`, `SystemExit`), whatever a signal handler raised, and whatever
+strikes outside the body, in the middle of a commit for instance.
+
+What an attempt holds (the exclusive lock, a snapshot, a place among the waiters) is let go by single C calls that are
+the first thing an exception handler does, so that a second exception finds nothing left to leak.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from types import CodeType, MethodType
+from typing import Any, NoReturn
+
+from stm.clock import Cell, acquire, acquire_exclusive, acquire_politely, clock, release, release_exclusive, unchanged
+from stm.contention import INSIST_AFTER, pause
+from stm.errors import IrrevocableRetry, TransactionTimeout
+from stm.hooks import run_all
+from stm.snapshot import Snapshot, begin, end, forget
+from stm.transaction import (
+    READ_ONLY,
+    Extras,
+    Restart,
+    Retry,
+    Signal,
+    Transaction,
+    commit,
+    commit_any,
+    here,
+)
+from stm.waiting import sleep
+
+Args = tuple[Any, ...]
+
+
+class Options:
+    """How a transaction is to be run. Checked once, when it is declared."""
+
+    __slots__ = ("irrevocable", "name", "read_only", "timeout")
+
+    def __init__(self, timeout: float | None, read_only: bool, irrevocable: bool, name: str | None) -> None:
+        if timeout is not None:
+            if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+                raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
+            if math.isnan(timeout) or timeout < 0:
+                raise ValueError(f"timeout must not be negative or NaN, got {timeout!r}; None waits without limit")
+        if read_only and irrevocable:
+            raise ValueError(
+                "read_only=True and irrevocable=True exclude each other: a read-only transaction never needs to be "
+                "irrevocable, since it never aborts"
+            )
+        self.timeout = timeout
+        self.read_only = read_only
+        self.irrevocable = irrevocable
+        self.name = name
+
+    @property
+    def plain(self) -> bool:
+        """Can the first attempt take the quick way?"""
+        return self.timeout is None and not self.read_only and not self.irrevocable
+
+
+class Ended:
+    """What is left of an attempt after its body: taken off the descriptor, which is free for others again."""
+
+    __slots__ = ("extras", "fate", "reads", "rv")
+
+    def __init__(self, reads: dict[Any, Cell], rv: int, extras: Extras | None, fate: type[Signal] | None) -> None:
+        self.reads = reads
+        self.rv = rv
+        self.extras = extras
+        self.fate = fate
+
+
+class Execution:
+    """One outermost call: its time limit, the aborts so far, and the deadlines of scopes inside it."""
+
+    __slots__ = ("aborts", "deadline", "deadlines", "options")
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.aborts = 0
+        self.deadline = None if options.timeout is None else time.monotonic() + options.timeout
+        self.deadlines: dict[tuple[object, int], float] = {}
+
+    def run(self, fn: Callable[..., Any], args: Args, kwargs: Mapping[str, Any]) -> Any:
+        """Attempt until one attempt commits. Returns what it returned, or raises what ended the call."""
+        while True:
+            result, failure = self.attempt(fn, args, kwargs)
+            if failure is None:
+                return result
+            self.recover(failure)
+
+    def attempt(
+        self, fn: Callable[..., Any], args: Args, kwargs: Mapping[str, Any]
+    ) -> tuple[Any, Ended | None]:
+        """One attempt: its result and None, or None and what to recover from. Raises what is not to be recovered."""
+        options = self.options
+        tx = here.tx
+        exclusive = options.irrevocable or self.aborts >= INSIST_AFTER
+        token = Snapshot() if options.read_only else None
+        extras = Extras(self.deadlines)
+        extras.irrevocable = options.irrevocable
+        patience = self.patience()
+        reads: dict[Any, Cell] = {}
+        writes: dict[Any, Any] = {}
+        try:
+            if exclusive:
+                extras.exclusive = True
+                if not acquire_exclusive(True, patience):
+                    self.time_out("another transaction to end that must not be disturbed")
+                become_exclusive()
+            if token is not None:
+                begin(token)
+            try:
+                tx.reads = reads
+                tx.extras = extras
+                tx.scope = None if token is None else READ_ONLY
+                tx.snapshot = token
+                tx.rv = clock.now if token is None else token.version
+                tx.writes = writes
+                result = fn(*args, **kwargs)
+            except BaseException as error:
+                tx.writes = None
+                ended = Ended(reads, tx.rv, extras, tx.fate)
+                tx.extras = tx.scope = tx.snapshot = tx.fate = None
+                if ends_call(error, ended, consistent=token is not None):
+                    raise
+                return None, ended
+            tx.writes = None
+            ended = Ended(reads, tx.rv, extras, tx.fate)
+            tx.extras = tx.scope = tx.snapshot = tx.fate = None
+            if conclude(ended, writes):
+                return result, None
+            return None, ended
+        finally:
+            if token is not None:
+                forget(token, None)
+                end(token)
+            wind_up(extras)
+
+    def recover(self, ended: Ended) -> None:
+        """Between an attempt that came to nothing and the next: sleep, or back off."""
+        extras = ended.extras
+        if extras is not None:
+            self.deadlines = extras.deadlines
+        if ended.fate is not Retry:
+            self.aborts += 1
+            pause(self.aborts)
+            return
+        self.aborts = 0
+        if self.deadline is not None and time.monotonic() >= self.deadline and ended.reads:
+            self.time_out(describe(ended.reads))
+        wake_at = [limit for limit in (self.deadline, None if extras is None else extras.wake_at) if limit is not None]
+        clocks = [tvar for tvar in ended.reads if tvar._due is not None]
+        wake_at += [tvar._due for tvar in clocks]
+        if sleep(ended.reads, min(wake_at, default=None), self.options.name):
+            return
+        for tvar in clocks:
+            tvar._fire_if_due()
+        if self.deadline is not None and time.monotonic() >= self.deadline and unchanged(ended.reads):
+            self.time_out(describe(ended.reads))
+
+    def patience(self) -> float:
+        """Seconds left, as lock methods take them: -1 for no limit."""
+        if self.deadline is None:
+            return -1
+        return min(max(0.0, self.deadline - time.monotonic()), threading.TIMEOUT_MAX)
+
+    def time_out(self, what: str) -> NoReturn:
+        raise timed_out(self.options, what) from None
+
+
+def timed_out(options: Options, what: str) -> TransactionTimeout:
+    name = f"transaction {options.name!r}" if options.name else "a transaction"
+    return TransactionTimeout(f"{name} waited {options.timeout:g} s in vain for {what}")
+
+
+def describe(reads: Mapping[Any, Cell]) -> str:
+    """The variables that a transaction waited for, in a few words."""
+    shown = [repr(tvar) for tvar in list(reads)[:3]]
+    if len(reads) > len(shown):
+        shown.append(f"{len(reads) - len(shown)} more")
+    return "a change of " + ", ".join(shown)
+
+
+def become_exclusive() -> None:
+    """Make committers look at `clock.exclusive`, which the caller holds, before they publish."""
+    try:
+        if not acquire(False):
+            acquire_politely()
+        clock.quiet = False
+    except BaseException:
+        try:
+            release()
+        except RuntimeError:
+            pass
+        raise
+    release()
+
+
+def let_others(extras: Extras) -> None:
+    """End the exclusiveness of an attempt."""
+    extras.exclusive = False
+    try:
+        release_exclusive()
+    except RuntimeError:
+        pass  # an exception came before it was acquired
+
+
+def conclude(ended: Ended, writes: dict[Any, Any]) -> bool:
+    """Commit an attempt whose body returned. False if it has to run again."""
+    extras = ended.extras
+    if ended.fate is not None or ended.rv < 0:
+        return False  # the body swallowed a Signal, or an undo was cut short
+    if not writes:
+        committed = True
+        if extras is not None:
+            extras.committed = True
+    elif extras is None:
+        committed = commit(ended.reads, writes, ended.rv)
+    else:
+        committed = commit_any(ended.reads, writes, ended.rv, extras)
+    return committed
+
+
+def wind_up(extras: Extras) -> None:
+    """After an attempt with extras, however it ended: let others commit, then run the hooks that its end calls for."""
+    if extras.exclusive:
+        let_others(extras)
+    hooks = extras.on_commit if extras.committed else extras.on_rollback
+    if hooks:
+        extras.on_commit, extras.on_rollback = [], []
+        run_all(hooks)
+
+
+def ends_call(error: BaseException, ended: Ended, consistent: bool) -> bool:
+    """Does this exception, which left the outermost body, end the call? If not, the body is to run again.
+
+    `consistent`: the attempt read a snapshot, which can't be stale.
+    """
+    if isinstance(error, Signal):
+        if ended.fate is None:
+            ended.fate = Restart  # raised by hand
+        return False
+    if not isinstance(error, Exception):
+        return True
+    if ended.fate is None and (consistent or unchanged(ended.reads)):
+        return True
+    if from_signal_handler(error):
+        return True
+    extras = ended.extras
+    return extras is not None and extras.irrevocable
+
+
+def from_signal_handler(error: BaseException) -> bool:
+    """Was this exception raised by a signal handler that interrupted the body? Its traceback shows the handler."""
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    handlers: set[CodeType] = set()
+    for number in signal.valid_signals():
+        handler: Any = signal.getsignal(number)
+        while isinstance(handler, MethodType) or hasattr(handler, "func"):
+            handler = handler.__func__ if isinstance(handler, MethodType) else handler.func
+        code = getattr(handler, "__code__", None) or getattr(
+            getattr(type(handler), "__call__", None), "__code__", None
+        )
+        if code is not None:
+            handlers.add(code)
+    step = error.__traceback__
+    while step is not None:
+        if step.tb_frame.f_code in handlers:
+            return True
+        step = step.tb_next
+    return False
+
+
+def transact(options: Options, fn: Callable[..., Any], args: Args, kwargs: Mapping[str, Any]) -> Any:
+    """Run `fn` once as a transaction, or as a scope of the one that is running already."""
+    tx = here.tx
+    if tx.writes is not None:
+        return nest(tx, options, fn, args, kwargs)
+    return Execution(options).run(fn, args, kwargs)
+
+
+def resume(options: Options, fn: Callable[..., Any], args: Args, kwargs: Mapping[str, Any], failure: Ended) -> Any:
+    """Go on after a first attempt, made elsewhere, that came to nothing."""
+    if failure.extras is not None:
+        wind_up(failure.extras)
+    execution = Execution(options)
+    execution.recover(failure)
+    return execution.run(fn, args, kwargs)
+
+
+def nest(tx: Transaction, options: Options, fn: Callable[..., Any], args: Args, kwargs: Mapping[str, Any]) -> Any:
+    """Run `fn` as a scope of the running transaction `tx`."""
+    if options.irrevocable:
+        make_irrevocable(tx)
+    deadline = None if options.timeout is None else deadline_of_scope(tx, options)
+    outer, scope = tx.scope, tx.new_scope(options.read_only)
+    tx.scope = scope
+    try:
+        result = fn(*args, **kwargs)
+    except BaseException as error:
+        tx.undo_scope(outer, scope)
+        if deadline is None or not isinstance(error, Retry):
+            raise
+        if time.monotonic() < deadline:
+            extras = tx.more()
+            extras.wake_at = deadline if extras.wake_at is None else min(extras.wake_at, deadline)
+            raise
+    else:
+        tx.leave_scope(outer, scope)
+        return result
+    tx.revive()
+    raise timed_out(options, describe(tx.reads))
+
+
+def deadline_of_scope(tx: Transaction, options: Options) -> float:
+    """When a nested scope's time is up: counted from its first entry, in whichever attempt that was."""
+    assert options.timeout is not None
+    extras = tx.more()
+    ordinal = extras.entered[options] = extras.entered.get(options, 0) + 1
+    return extras.deadlines.setdefault((options, ordinal), time.monotonic() + options.timeout)
+
+
+def make_irrevocable(tx: Transaction) -> None:
+    """From here on the running transaction can't abort. It restarts first if what it has read is stale."""
+    extras = tx.more()
+    if tx.snapshot is None and not extras.exclusive:
+        extras.exclusive = True
+        acquire_exclusive()
+        become_exclusive()
+    if tx.fate is not None:
+        raise tx.fate
+    if tx.snapshot is None:
+        now = clock.now
+        if not unchanged(tx.reads):
+            tx.doom(Restart)
+        tx.rv = now
+    extras.irrevocable = True

@@ -1,0 +1,323 @@
+"""One attempt of a transaction: its reads, its writes, its scopes; how it extends, validates and commits.
+
+Promises
+--------
+*Opacity.* Every value that an attempt reads belongs to one moment, its *read version* `rv`, also in an attempt that
+will be thrown away. A variable newer than `rv` is returned only after `extend` has moved `rv` to a later moment at
+which everything read so far still stands; where that can't be done the attempt ends on the spot (`Restart`).
+
+*Atomicity.* `commit` makes all of an attempt's writes visible or none of them, whatever exception strikes in between.
+
+How a commit stays whole
+------------------------
+CPython runs signal handlers (and lets other threads have the GIL, and collects garbage from 3.12 on) only when a
+function is entered, when a call returns, and on a jump backwards. A statement that only moves references from local
+variables into slots holds none of these, so
+
+    first._cell, second._cell, clock.now = cell1, cell2, version
+
+can't be interrupted: two and three targets compile to loads, swaps and stores, without building a tuple. That is how
+one or two variables are published. More are published by one C call, `deque(maxlen=0).extend(map(setattr, ...))`,
+which allocates nothing that the collector counts. (A loop in Python would tear under a signal: measured, in more than
+half of the commits under a storm of them.) Two more precautions: everything is allocated before the last look at the
+clock, and the cells that are replaced are kept until the lock is free, since they may be the last reference to an
+object whose finalizer transacts.
+
+The same reasoning makes `acquire` safe: in each `try` below nothing can be interrupted before the lock is asked for,
+and each handler begins with `release()`, which says `RuntimeError` if the lock had not been had.
+
+Method: a lazy (write-back) STM with a global version clock and timestamp extension, after TL2 (Dice, Shalev, Shavit,
+"Transactional Locking II", 2006), LSA (Riegel, Felber, Fetzer, 2006) and, for the single commit lock, NOrec (Dalessandro,
+Spear, Scott, 2010).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from itertools import chain, repeat
+from operator import call
+from typing import Any, Final
+
+from stm.clock import (
+    Cell,
+    Variable,
+    acquire,
+    acquire_politely,
+    clock,
+    release,
+    settle,
+    unchanged,
+    wait_for_exclusive,
+)
+from stm.errors import ReadOnlyViolation, TransactionRequired
+from stm.snapshot import Snapshot, cell_at, link, trim
+from stm.waiting import Waiter, wakes
+
+in_one_call: Callable[[Any], None] = deque[Any](maxlen=0).extend
+
+
+class Signal(BaseException):
+    """Ends an attempt from within. Not an `Exception`, so that `except Exception` in a body lets it through."""
+
+
+class Restart(Signal):
+    """The attempt read something that has changed since: run the body again."""
+
+
+class Retry(Signal):
+    """`retry()` was called: run the body again when something that it read has changed."""
+
+
+#: Stands in an undo record for "this scope's first write to the variable was the attempt's first".
+MISSING: Final = object()
+
+
+class Scope:
+    """A part of an attempt that can be undone alone: a nested transaction, or an alternative of `or_else`.
+
+    `undo` holds what the attempt had written to each variable before this scope first wrote to it.
+    """
+
+    __slots__ = ("hooks", "read_only", "undo")
+
+    def __init__(self, read_only: bool, hooks: tuple[int, int]) -> None:
+        self.read_only = read_only
+        self.undo: dict[Any, Any] = {}
+        self.hooks = hooks
+
+    def note(self, writes: dict[Any, Any], tvar: Variable) -> None:
+        """Called before each write inside the scope."""
+        if self.read_only:
+            raise ReadOnlyViolation(
+                f"a write to {tvar!r} inside a read_only=True transaction; "
+                "drop read_only=True, or move the write out of it"
+            )
+        if tvar not in self.undo:
+            self.undo[tvar] = writes.get(tvar, MISSING)
+
+
+READ_ONLY: Final = Scope(True, (0, 0))
+
+
+class Extras:
+    """What only some attempts have: hooks, exclusiveness, time limits of nested scopes.
+
+    `deadlines` outlives the attempt: a nested time limit runs from the first time that its scope was entered.
+    """
+
+    __slots__ = ("committed", "deadlines", "entered", "exclusive", "irrevocable", "on_commit", "on_rollback", "wake_at")
+
+    def __init__(self, deadlines: dict[tuple[object, int], float] | None = None) -> None:
+        self.on_commit: list[Callable[[], object]] = []
+        self.on_rollback: list[Callable[[], object]] = []
+        self.exclusive = False
+        self.irrevocable = False
+        self.committed = False
+        self.deadlines = {} if deadlines is None else deadlines
+        self.entered: dict[object, int] = {}
+        self.wake_at: float | None = None
+
+
+class Transaction:
+    """A thread's transaction descriptor, used again for each attempt. `writes is None` means: not in a transaction."""
+
+    __slots__ = ("extras", "fate", "reads", "resume_at", "rv", "scope", "snapshot", "writes")
+
+    def __init__(self) -> None:
+        self.writes: dict[Any, Any] | None = None
+        self.reads: dict[Any, Cell] = {}
+        self.rv = 0
+        self.scope: Scope | None = None
+        self.extras: Extras | None = None
+        self.snapshot: Snapshot | None = None
+        #: Why the attempt is over although its body may still run: it swallowed a `Signal`. Then `rv` is -1.
+        self.fate: type[Signal] | None = None
+        self.resume_at = 0
+
+    def extend(self, tvar: Variable) -> Cell:
+        """The cell to read of a variable that is newer than the attempt. Moves `rv`, or raises `Restart`."""
+        if self.fate is not None:
+            raise self.fate
+        if self.snapshot is not None:
+            return cell_at(tvar._cell, self.rv)
+        while True:
+            now = clock.now
+            if not unchanged(self.reads):
+                self.doom(Restart)
+            cell = tvar._cell
+            if cell[1] <= now:
+                self.rv = now
+                return cell
+            time.sleep(0)  # another thread is between its cells and the clock
+
+    def doom(self, fate: type[Signal]) -> None:
+        """End the attempt: raises `fate` now, and again at every read should the body swallow it."""
+        self.resume_at, self.rv, self.fate = self.rv, -1, fate
+        raise fate
+
+    def revive(self) -> None:
+        """Take back a `Retry` that an enclosing scope has handled."""
+        self.rv, self.fate = self.resume_at, None
+
+    def more(self) -> Extras:
+        """The attempt's extras, made on first use."""
+        extras = self.extras
+        if extras is None:
+            extras = self.extras = Extras()
+        return extras
+
+    def new_scope(self, read_only: bool) -> Scope:
+        """A scope inside the present one. The caller enters it by assigning `self.scope`, and ends it with
+        `leave_scope` or `undo_scope`, giving the scope that was before.
+        """
+        extras, outer = self.extras, self.scope
+        hooks = (0, 0) if extras is None else (len(extras.on_commit), len(extras.on_rollback))
+        return Scope(read_only or (outer is not None and outer.read_only), hooks)
+
+    def leave_scope(self, outer: Scope | None, scope: Scope) -> None:
+        """The scope ended well: what it would have undone is now the outer scope's to undo."""
+        self.scope = outer
+        if outer is not None and not outer.read_only:
+            for tvar, before in scope.undo.items():
+                outer.undo.setdefault(tvar, before)
+
+    def undo_scope(self, outer: Scope | None, scope: Scope) -> None:
+        """Discard the scope's writes and hooks. Should an exception strike meanwhile, the attempt can't commit."""
+        writes = self.writes
+        assert writes is not None
+        rv, fate = self.rv, self.fate
+        self.rv, self.fate = -1, Restart
+        self.scope = outer
+        before = scope.undo
+        first_written = [tvar for tvar, value in before.items() if value is MISSING]
+        in_one_call(map(writes.pop, first_written, repeat(None)))
+        writes.update((tvar, value) for tvar, value in before.items() if value is not MISSING)
+        extras = self.extras
+        if extras is not None:
+            commits, rollbacks = scope.hooks
+            del extras.on_commit[commits:]
+            del extras.on_rollback[rollbacks:]
+        self.rv, self.fate = rv, fate
+
+
+class _Here(threading.local):
+    def __init__(self) -> None:
+        self.tx = Transaction()
+
+
+#: `here.tx` is the calling thread's descriptor.
+here: Final = _Here()
+
+
+def active(what: str) -> Transaction:
+    """The calling thread's running transaction, which `what` needs."""
+    tx = here.tx
+    if tx.writes is None:
+        raise TransactionRequired(
+            f"{what} was called outside a transaction; call it in a function decorated with @atomically, "
+            "or one passed to stm.run()"
+        )
+    return tx
+
+
+def commit(reads: dict[Any, Cell], writes: dict[Any, Any], rv: int) -> bool:
+    """Publish `writes`, provided that `reads` still stand. False, and nothing published, if they don't.
+
+    This is the quick way for one or two variables while nobody sleeps, no snapshot runs and nobody is exclusive.
+    """
+    size = len(writes)
+    if size == 2:
+        (first, value1), (second, value2) = writes.items()
+    elif size == 1:
+        ((first, value1),) = writes.items()
+    else:
+        return commit_any(reads, writes, rv)
+    answer: bool | None = None
+    try:
+        if not acquire(False):
+            acquire_politely()
+        while clock.quiet:
+            now = clock.now
+            if now != rv:
+                if not unchanged(reads):
+                    answer = False
+                    break
+                rv = now
+            version = now + 2
+            cell1 = (value1, version, None)
+            if size == 2:
+                cell2 = (value2, version, None)
+                replaced = first._cell, second._cell
+                if clock.now == now and clock.quiet:
+                    first._cell, second._cell, clock.now = cell1, cell2, version
+                    answer = True
+                    break
+            else:
+                replaced = first._cell
+                if clock.now == now and clock.quiet:
+                    first._cell, clock.now = cell1, version
+                    answer = True
+                    break
+    except BaseException:
+        try:
+            release()
+        except RuntimeError:
+            pass
+        raise
+    release()
+    if answer is None:
+        return commit_any(reads, writes, rv)
+    return answer
+
+
+def commit_any(reads: dict[Any, Cell], writes: dict[Any, Any], rv: int, extras: Extras | None = None) -> bool:
+    """Like `commit`, for any number of variables and in any circumstances. Sets `extras.committed` as it publishes."""
+    while True:
+        answer: bool | None = None
+        freed: list[Any] = []
+        try:
+            if not acquire(False):
+                acquire_politely()
+            while answer is None and wait_for_exclusive(0):
+                now = clock.now
+                if now != rv and not unchanged(reads):
+                    answer = False
+                    break
+                rv, version = now, now + 2
+                tvars = list(writes)
+                freed += [tvar._cell for tvar in tvars]
+                cells: list[Cell]
+                if clock.snapshots:
+                    cells = [
+                        (value, version, link(tvar._cell, version)) for tvar, value in writes.items()
+                    ]
+                else:
+                    cells = [(value, version, None) for value in writes.values()]
+                    if clock.history:
+                        trim(freed)
+                woken: list[Waiter] = wakes(tvars) if clock.sleepers else []
+                steps = chain(
+                    map(setattr, tvars, repeat("_cell"), cells),
+                    map(setattr, (clock,), ("now",), (version,)),
+                    map(setattr, (extras,) if extras is not None else (), ("committed",), (True,)),
+                    map(setattr, woken, repeat("woken"), repeat(True)),
+                    map(call, [waiter.wake for waiter in woken], repeat(None)),
+                )
+                if clock.now == now:
+                    in_one_call(steps)
+                    answer = True
+                    if not clock.exclusive._is_owned():  # type: ignore[attr-defined]
+                        settle()
+        except BaseException:
+            try:
+                release()
+            except RuntimeError:
+                pass
+            raise
+        release()
+        if answer is not None:
+            return answer
+        wait_for_exclusive()

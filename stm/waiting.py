@@ -1,0 +1,123 @@
+"""How a blocked transaction sleeps, and who wakes it.
+
+Promises
+--------
+No polling: a sleeping thread is in one blocking call. No lost wake-up: registering and checking that nothing has
+changed yet is one step under the commit lock, and so is publishing and looking who waits. No waiter left behind:
+`withdraw` is one C call that no signal can split, and runs however the wait ends. Ctrl-C interrupts the wait.
+
+A committer wakes in the very C call that publishes (`transaction.publish_many`), oldest waiter first, so that an
+exception thrown into it can't come between. Waking twice does no harm, hence no hand-shake with a waiter that is
+just giving up.
+
+Cost: a wait is linear in the read set. A commit while nobody waits pays nothing; otherwise it looks at each variable
+it writes, not at each waiter. A woken transaction runs again from its start and may well go back to sleep.
+
+Rejected: one condition variable for all (every commit would wake everybody), and a `threading.Condition` each (its
+Python code is open to signals, and a C queue is faster).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import repeat
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from stm.clock import Cell, Variable, acquire, acquire_politely, clock, release, unchanged
+from stm.errors import BlockedForever
+
+_in_one_call = deque[Any](maxlen=0).extend
+
+
+class Waiter:
+    """Somebody waiting for one of several variables to change.
+
+    `wake` is called with one argument, possibly more than once and possibly late, by the committer, who holds the
+    commit lock: it must be quick, must not raise, and should be implemented in C. `since` is `time.monotonic()`.
+    """
+
+    __slots__ = ("__weakref__", "name", "places", "since", "thread", "variables", "wake", "woken")
+
+    def __init__(self, wake: Callable[[Any], object], variables: Iterable[Variable], name: str | None) -> None:
+        self.wake = wake
+        self.variables = tuple(variables)
+        self.name = name
+        self.since = time.monotonic()
+        self.thread = threading.get_ident()
+        self.woken = False
+        self.places: list[dict[Waiter, None]] = [clock.sleepers]
+
+    def register(self, reads: dict[Any, Cell]) -> bool:
+        """Wait for a change of any cell in `reads`; False, and nothing registered, if one has changed already."""
+        try:
+            if not acquire(False):
+                acquire_politely()
+            changed = not unchanged(reads)
+            if not changed:
+                for variable in self.variables:
+                    waiters = variable._waiters
+                    if waiters is None:
+                        waiters = variable._waiters = {}
+                    self.places.append(waiters)
+                    waiters[self] = None
+                clock.sleepers[self] = None
+                clock.quiet = False
+        except BaseException:
+            try:
+                release()
+            except RuntimeError:
+                pass
+            raise
+        release()
+        return not changed
+
+    def withdraw(self) -> None:
+        """Stop waiting. Safe at any time, any number of times, without the lock."""
+        _in_one_call(map(dict.pop, self.places, repeat(self), repeat(None)))
+
+
+def wakes(variables: Iterable[Variable]) -> list[Waiter]:
+    """Who must be told that these variables change, oldest first. Called under the commit lock, before publishing."""
+    found: dict[Waiter, None] = {}
+    for variable in variables:
+        if variable._waiters:
+            found.update(variable._waiters)
+    # Whoever was woken already is on its way to look again, and will see this commit too.
+    return sorted((waiter for waiter in found if not waiter.woken), key=lambda waiter: waiter.since)
+
+
+def sleep(reads: dict[Any, Cell], deadline: float | None, name: str | None) -> bool:
+    """Sleep until one of `reads` changes; False if `deadline` (on `time.monotonic`) came first.
+
+    Raises `BlockedForever` where nothing could ever end the wait.
+    """
+    if not reads:
+        what = f"transaction {name!r}" if name else "a transaction"
+        raise BlockedForever(
+            f"{what} called retry() before it had read anything: no other transaction could ever wake it. "
+            "Read the variables it waits for, inside the transaction, before retry() or check()."
+        )
+    if clock.lock._is_owned():  # type: ignore[attr-defined]
+        raise BlockedForever(
+            "retry() in a signal handler or finalizer that interrupted a commit of its own thread: "
+            "nobody could commit while it sleeps"
+        )
+    bell = SimpleQueue[None]()
+    waiter = Waiter(bell.put, reads, name)
+    try:
+        if not waiter.register(reads):
+            return True
+        if deadline is None:
+            bell.get()
+        else:
+            patience = min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)
+            bell.get(True, patience)
+        return True
+    except Empty:
+        return not unchanged(reads)
+    finally:
+        _in_one_call(map(dict.pop, waiter.places, repeat(waiter), repeat(None)))
