@@ -47,8 +47,8 @@ from typing import Any, NoReturn, ParamSpec, TypeVar, overload
 
 from stm.clock import clock
 from stm.errors import IrrevocableRetry
-from stm.execution import Ended, Options, conclude, ends_call, nest, resume, transact, wind_up
-from stm.transaction import Retry, Transaction, active, commit, here
+from stm.execution import Ended, Options, conclude_with_hooks, ends_call, nest, resume, run_hooks, transact
+from stm.transaction import Retry, Transaction, active, commit, descriptor, here
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -107,7 +107,10 @@ def _quick(fn: Callable[..., Any], options: Options) -> Callable[..., Any]:
     """The same, with a first attempt that is spelt out. What it leaves unfinished, `resume` takes over."""
 
     def transaction(*args: Any, **kwargs: Any) -> Any:
-        tx = here.tx
+        try:
+            tx = here.tx
+        except AttributeError:
+            tx = descriptor()
         if tx.writes is not None:
             return nest(tx, options, fn, args, kwargs)
         reads: dict[Any, Any] = {}
@@ -119,31 +122,24 @@ def _quick(fn: Callable[..., Any], options: Options) -> Callable[..., Any]:
             tx.writes = writes
             result = fn(*args, **kwargs)
         except BaseException as error:
-            tx.writes = None
+            tx.writes = tx.reads = None
             rv, extras, fate = tx.rv, tx.extras, tx.fate
             tx.extras = tx.scope = tx.fate = None
             failure = Ended(reads, rv, extras, fate)
             if ends_call(error, failure, consistent=False):
                 if extras is not None:
-                    wind_up(extras)
+                    run_hooks(extras)
                 raise
         else:
-            tx.writes = None
+            tx.writes = tx.reads = None
             rv, extras = tx.rv, tx.extras
-            if extras is None:
-                if commit(reads, writes, rv) if writes else rv >= 0:
-                    return result
-                fate, tx.fate = tx.fate, None
-                failure = Ended(reads, rv, None, fate)
-            else:
-                fate = tx.fate
-                tx.extras = tx.fate = None
-                failure = Ended(reads, rv, extras, fate)
-                try:
-                    if conclude(failure, writes):
-                        return result
-                finally:
-                    wind_up(extras)
+            if extras is None and (commit(reads, writes, rv) if writes else rv >= 0):
+                return result
+            fate = tx.fate
+            tx.extras = tx.fate = None
+            failure = Ended(reads, rv, extras, fate)
+            if extras is not None and conclude_with_hooks(failure, writes):
+                return result
         return resume(options, fn, args, kwargs, failure)
 
     return transaction
@@ -198,7 +194,7 @@ def run(
 
 def in_transaction() -> bool:
     """Is the calling thread inside a transaction?"""
-    return here.tx.writes is not None
+    return descriptor().writes is not None
 
 
 def retry() -> NoReturn:
@@ -224,12 +220,9 @@ def retry() -> NoReturn:
 
 def check(condition: object) -> None:
     """`retry()` unless the condition is true."""
+    active("check()")
     if not condition:
-        if here.tx.writes is None:
-            active("check()")
         retry()
-    elif here.tx.writes is None:
-        active("check()")
 
 
 def or_else(first: Callable[[], R], *rest: Callable[[], R]) -> R:

@@ -40,7 +40,7 @@ from stm.transaction import (
     Transaction,
     commit,
     commit_any,
-    here,
+    descriptor,
 )
 from stm.waiting import sleep
 
@@ -89,11 +89,12 @@ class Ended:
 class Execution:
     """One outermost call: its time limit, the aborts so far, and the deadlines of scopes inside it."""
 
-    __slots__ = ("aborts", "deadline", "deadlines", "options")
+    __slots__ = ("aborts", "deadline", "deadlines", "insists", "options")
 
     def __init__(self, options: Options) -> None:
         self.options = options
         self.aborts = 0
+        self.insists = False
         self.deadline = None if options.timeout is None else time.monotonic() + options.timeout
         self.deadlines: dict[tuple[object, int], float] = {}
 
@@ -110,21 +111,21 @@ class Execution:
     ) -> tuple[Any, Ended | None]:
         """One attempt: its result and None, or None and what to recover from. Raises what is not to be recovered."""
         options = self.options
-        tx = here.tx
-        exclusive = options.irrevocable or self.aborts >= INSIST_AFTER
+        tx = descriptor()
+        exclusive = options.irrevocable or self.insists or self.aborts >= INSIST_AFTER
         token = Snapshot() if options.read_only else None
         extras = Extras(self.deadlines)
+        extras.exclusive = exclusive
         extras.irrevocable = options.irrevocable
         patience = self.patience()
         reads: dict[Any, Cell] = {}
         writes: dict[Any, Any] = {}
         try:
             if exclusive:
-                extras.exclusive = True
                 if not acquire_exclusive(True, patience):
                     self.time_out("another transaction to end that must not be disturbed")
                 become_exclusive()
-            if token is not None:
+            elif token is not None:
                 begin(token)
             try:
                 tx.reads = reads
@@ -135,29 +136,45 @@ class Execution:
                 tx.writes = writes
                 result = fn(*args, **kwargs)
             except BaseException as error:
-                tx.writes = None
-                ended = Ended(reads, tx.rv, extras, tx.fate)
+                tx.writes = tx.reads = None
+                rv, fate = tx.rv, tx.fate
                 tx.extras = tx.scope = tx.snapshot = tx.fate = None
+                ended = Ended(reads, rv, extras, fate)
                 if ends_call(error, ended, consistent=token is not None):
                     raise
                 return None, ended
-            tx.writes = None
-            ended = Ended(reads, tx.rv, extras, tx.fate)
+            tx.writes = tx.reads = None
+            rv, fate = tx.rv, tx.fate
             tx.extras = tx.scope = tx.snapshot = tx.fate = None
+            ended = Ended(reads, rv, extras, fate)
             if conclude(ended, writes):
                 return result, None
             return None, ended
         finally:
-            if token is not None:
+            # First of all, and by one C call: what others would miss. An attempt holds one of these at most.
+            if exclusive:
+                try:
+                    release_exclusive()
+                except RuntimeError:
+                    pass  # an exception came before it was acquired
+            elif token is not None:
                 forget(token, None)
-                end(token)
-            wind_up(extras)
+            try:
+                if token is not None:
+                    end(token)
+                run_hooks(extras)
+            except BaseException:
+                run_hooks(extras)  # those that an exception from outside has left
+                raise
 
     def recover(self, ended: Ended) -> None:
         """Between an attempt that came to nothing and the next: sleep, or back off."""
         extras = ended.extras
         if extras is not None:
             self.deadlines = extras.deadlines
+            if extras.insists:
+                self.insists = True
+                return
         if ended.fate is not Retry:
             self.aborts += 1
             pause(self.aborts)
@@ -213,15 +230,6 @@ def become_exclusive() -> None:
     release()
 
 
-def let_others(extras: Extras) -> None:
-    """End the exclusiveness of an attempt."""
-    extras.exclusive = False
-    try:
-        release_exclusive()
-    except RuntimeError:
-        pass  # an exception came before it was acquired
-
-
 def conclude(ended: Ended, writes: dict[Any, Any]) -> bool:
     """Commit an attempt whose body returned. False if it has to run again."""
     extras = ended.extras
@@ -238,13 +246,24 @@ def conclude(ended: Ended, writes: dict[Any, Any]) -> bool:
     return committed
 
 
-def wind_up(extras: Extras) -> None:
-    """After an attempt with extras, however it ended: let others commit, then run the hooks that its end calls for."""
-    if extras.exclusive:
-        let_others(extras)
+def conclude_with_hooks(ended: Ended, writes: dict[Any, Any]) -> bool:
+    """Commit a first attempt that has extras, and run its hooks."""
+    extras = ended.extras
+    assert extras is not None
+    try:
+        return conclude(ended, writes)
+    finally:
+        try:
+            run_hooks(extras)
+        except BaseException:
+            run_hooks(extras)
+            raise
+
+
+def run_hooks(extras: Extras) -> None:
+    """Run the hooks that the end of an attempt calls for, each once, however often this is called."""
     hooks = extras.on_commit if extras.committed else extras.on_rollback
     if hooks:
-        extras.on_commit, extras.on_rollback = [], []
         run_all(hooks)
 
 
@@ -291,7 +310,7 @@ def from_signal_handler(error: BaseException) -> bool:
 
 def transact(options: Options, fn: Callable[..., Any], args: Args, kwargs: Mapping[str, Any]) -> Any:
     """Run `fn` once as a transaction, or as a scope of the one that is running already."""
-    tx = here.tx
+    tx = descriptor()
     if tx.writes is not None:
         return nest(tx, options, fn, args, kwargs)
     return Execution(options).run(fn, args, kwargs)
@@ -300,7 +319,7 @@ def transact(options: Options, fn: Callable[..., Any], args: Args, kwargs: Mappi
 def resume(options: Options, fn: Callable[..., Any], args: Args, kwargs: Mapping[str, Any], failure: Ended) -> Any:
     """Go on after a first attempt, made elsewhere, that came to nothing."""
     if failure.extras is not None:
-        wind_up(failure.extras)
+        run_hooks(failure.extras)
     execution = Execution(options)
     execution.recover(failure)
     return execution.run(fn, args, kwargs)
@@ -339,17 +358,15 @@ def deadline_of_scope(tx: Transaction, options: Options) -> float:
 
 
 def make_irrevocable(tx: Transaction) -> None:
-    """From here on the running transaction can't abort. It restarts first if what it has read is stale."""
+    """From here on the running transaction can't abort.
+
+    An attempt that others may disturb ends here, and the next one is exclusive from its start: so the scope still runs
+    exactly once, and there is one place only where exclusiveness is taken and given back.
+    """
     extras = tx.more()
     if tx.snapshot is None and not extras.exclusive:
-        extras.exclusive = True
-        acquire_exclusive()
-        become_exclusive()
+        extras.insists = True
+        tx.doom(Restart)
     if tx.fate is not None:
         raise tx.fate
-    if tx.snapshot is None:
-        now = clock.now
-        if not unchanged(tx.reads):
-            tx.doom(Restart)
-        tx.rv = now
     extras.irrevocable = True

@@ -17,7 +17,7 @@ nevertheless, and the first error, or an `ExceptionGroup` of several, leaves the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import ParamSpec
 
@@ -42,10 +42,11 @@ def _callable(where: str, fn: Callable[P, object], *args: P.args, **kwargs: P.kw
     return partial(fn, *args, **kwargs)
 
 
-def run_all(hooks: Iterable[Callable[[], object]]) -> None:
-    """Run them all, in order; then raise what was raised."""
+def run_all(hooks: list[Callable[[], object]]) -> None:
+    """Run them all, in order, taking each off the list; then raise what was raised."""
     errors: list[BaseException] = []
-    for hook in hooks:
+    while hooks:
+        hook = hooks.pop(0)
         try:
             hook()
         except BaseException as error:

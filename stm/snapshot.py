@@ -40,7 +40,7 @@ from stm.clock import Cell, acquire, acquire_politely, clock, release
 #: `forget(token, None)`: take a snapshot off the list in one C call, which no signal can split.
 forget = clock.snapshots.pop
 
-SWEEP_AT_LEAST = 64
+SWEEP_AT_LEAST = 32
 _sweep_at = SWEEP_AT_LEAST
 
 
@@ -74,13 +74,12 @@ def begin(token: Snapshot) -> None:
 def end(token: Snapshot) -> None:
     """Stop reading, and let go of what was kept for this snapshot alone."""
     forget(token, None)
-    if not clock.history:
-        return
     freed: list[Any] = []  # the values themselves die after the lock is free: their finalizers may transact
     try:
         if not acquire(False):
             acquire_politely()
-        trim(freed)
+        if clock.history:
+            trim(freed)
     except BaseException:
         try:
             release()
@@ -97,10 +96,15 @@ def cell_at(cell: Cell, version: int) -> Cell:
     return cell
 
 
-def link(cell: Cell, commit_version: int) -> list[Any] | None:
+def newest() -> int:
+    """The moment of the latest snapshot, -1 if there is none. A committer asks under the lock, and keeps cells for it."""
+    # `list` of a dictionary's view is one step, whoever removes a snapshot meanwhile; `max` of the view is not.
+    return max(list(clock.snapshots.values()), default=-1)
+
+
+def link(cell: Cell, commit_version: int, newest: int) -> list[Any] | None:
     """What to put behind the cell that replaces `cell`. Called under the commit lock while snapshots run."""
     _, first, older = cell
-    newest = max(clock.snapshots.values(), default=-1)
     if newest < first:
         return older or None
     box = [cell]
@@ -112,7 +116,7 @@ def trim(freed: list[Any]) -> None:
     """Empty the links that no running snapshot can follow. Called under the commit lock; `freed` takes the cells."""
     global _sweep_at
     history = clock.history
-    active = sorted(clock.snapshots.values())
+    active = sorted(list(clock.snapshots.values()))  # noqa: C414 - see newest()
     oldest = active[0] if active else None
     while history and (oldest is None or history[0][1] <= oldest):
         box = history.popleft()[2]
@@ -124,16 +128,25 @@ def trim(freed: list[Any]) -> None:
 
 
 def _sweep(active: list[int], freed: list[Any]) -> None:
-    """Also free what only snapshots between running ones had needed: a long one must not pile up its juniors' cells."""
+    """Also free what only snapshots between running ones had needed: a long one must not pile up its juniors' cells.
+
+    From new to old, a link to a cell that nobody needs takes over what that cell links to. The link taken over from
+    hung on that cell alone (and on a reader that is just passing through, to whom it stays good).
+    """
     kept = []
-    for first, end_version, box in clock.history:
+    absorbed: set[int] = set()
+    for first, end_version, box in reversed(clock.history):
+        if id(box) in absorbed:
+            continue
         while box and not any(first <= version < end_version for version in active):
             cell = box[0]
             freed.append(cell)
-            if not cell[2]:
+            older = cell[2]
+            if not older:
                 box.clear()
                 break
-            first, end_version, box[0] = cell[2][0][1], first, cell[2][0]
+            absorbed.add(id(older))
+            first, end_version, box[0] = older[0][1], first, older[0]
         if box:
             kept.append((first, end_version, box))
     clock.history.clear()

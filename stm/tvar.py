@@ -32,7 +32,7 @@ from typing import Any, ClassVar, Concatenate, Generic, NoReturn, ParamSpec, Typ
 
 from stm.clock import Cell, clock
 from stm.execution import Options, transact
-from stm.transaction import commit, here
+from stm.transaction import commit, descriptor, here
 from stm.waiting import Waiter
 
 T = TypeVar("T")
@@ -60,7 +60,10 @@ class TVar(Generic[T]):
 
     def get(self) -> T:
         """The value. Inside a transaction this is recorded: the commit fails if it has changed by then."""
-        tx = here.tx
+        try:
+            tx = here.tx
+        except AttributeError:
+            tx = descriptor()
         writes = tx.writes
         if writes is None:
             return self._cell[0]  # type: ignore[no-any-return]
@@ -74,7 +77,10 @@ class TVar(Generic[T]):
 
     def set(self, value: T) -> None:
         """Replace the value: when the running transaction commits, or at once if there is none."""
-        tx = here.tx
+        try:
+            tx = here.tx
+        except AttributeError:
+            tx = descriptor()
         writes = tx.writes
         if writes is None:
             commit({}, {self: value}, clock.now)
@@ -89,7 +95,7 @@ class TVar(Generic[T]):
         """Replace the value by `f(value, *args)`, and return the new one. `f` may run more than once."""
         if not callable(f):
             raise TypeError(f"TVar.update() takes a function of the value, not {f!r}; use set() to assign a value")
-        if here.tx.writes is None:
+        if descriptor().writes is None:
             return transact(_PLAIN, self.update, (f, *args), kwargs)  # type: ignore[no-any-return]
         value = f(self.get(), *args, **kwargs)
         self.set(value)
@@ -97,7 +103,7 @@ class TVar(Generic[T]):
 
     def swap(self, value: T) -> T:
         """Replace the value, and return the old one."""
-        if here.tx.writes is None:
+        if descriptor().writes is None:
             return transact(_PLAIN, self.swap, (value,), {})  # type: ignore[no-any-return]
         old = self.get()
         self.set(value)
@@ -137,7 +143,7 @@ class Timer(TVar[bool]):
             self._due = None  # type: ignore[misc]
 
     def get(self) -> bool:
-        tx = here.tx
+        tx = descriptor()
         if self._due is not None and (tx.writes is None or self not in tx.reads):
             self._fire_if_due()
         return super().get()
@@ -183,7 +189,7 @@ def snapshot(*tvars: TVar[Any]) -> tuple[Any, ...]:
             raise TypeError(f"snapshot() takes TVars, not {tvar!r}")
         if tvar._due is not None:
             tvar._fire_if_due()  # type: ignore[attr-defined]
-    if here.tx.writes is not None:
+    if descriptor().writes is not None:
         return _values(tvars)
     version = clock.now
     cells = list(map(_cell_of, tvars))

@@ -56,16 +56,9 @@ class Waiter:
         try:
             if not acquire(False):
                 acquire_politely()
-            changed = not unchanged(reads)
-            if not changed:
-                for variable in self.variables:
-                    waiters = variable._waiters
-                    if waiters is None:
-                        waiters = variable._waiters = {}
-                    self.places.append(waiters)
-                    waiters[self] = None
-                clock.sleepers[self] = None
-                clock.quiet = False
+            waits = unchanged(reads)
+            if waits:
+                self._enlist()
         except BaseException:
             try:
                 release()
@@ -73,7 +66,17 @@ class Waiter:
                 pass
             raise
         release()
-        return not changed
+        return waits
+
+    def _enlist(self) -> None:
+        for variable in self.variables:
+            waiters = variable._waiters
+            if waiters is None:
+                waiters = variable._waiters = {}
+            self.places.append(waiters)  # first, so that `withdraw` misses none
+            waiters[self] = None
+        clock.sleepers[self] = None
+        clock.quiet = False
 
     def withdraw(self) -> None:
         """Stop waiting. Safe at any time, any number of times, without the lock."""
@@ -108,6 +111,7 @@ def sleep(reads: dict[Any, Cell], deadline: float | None, name: str | None) -> b
         )
     bell = SimpleQueue[None]()
     waiter = Waiter(bell.put, reads, name)
+    withdrawal = map(dict.pop, waiter.places, repeat(waiter), repeat(None))  # prepared, so that one call remains
     try:
         if not waiter.register(reads):
             return True
@@ -120,4 +124,4 @@ def sleep(reads: dict[Any, Cell], deadline: float | None, name: str | None) -> b
     except Empty:
         return not unchanged(reads)
     finally:
-        _in_one_call(map(dict.pop, waiter.places, repeat(waiter), repeat(None)))
+        _in_one_call(withdrawal)

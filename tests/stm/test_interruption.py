@@ -1,0 +1,556 @@
+"""Promise 8: an exception that strikes from outside leaves all of a commit or none of it, no lock, and is not lost.
+
+Two kinds of test. One raises at *every* point at which CPython could deliver a signal inside `stm`, one after the
+other: when a function is entered, when a call has returned, before a jump back. The other throws real signals.
+"""
+
+import dis
+import random
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import pytest
+
+import stm
+from stm import TransactionTimeout, TVar, atomically, check, in_transaction, on_commit, on_rollback, or_else, run
+from stm.clock import clock
+from stm.contention import INSIST_AFTER
+from tests.support import Background, Once, asleep, elsewhere
+
+STM = str(Path(stm.__file__).parent)
+
+
+class Bolt(KeyboardInterrupt):
+    """Out of the blue."""
+
+
+_points: dict[CodeType, set[int]] = {}
+
+
+def points(code: CodeType) -> set[int]:
+    """Offsets of the instructions before which an exception may strike."""
+    if code not in _points:
+        found = set()
+        previous = ""
+        for instruction in dis.get_instructions(code):
+            name = instruction.opname
+            if previous.startswith("CALL") or previous == "RESUME":
+                found.add(instruction.offset)
+            if name.startswith("JUMP_BACKWARD") and "NO_INTERRUPT" not in name:
+                found.add(instruction.offset)
+            previous = name
+        _points[code] = found
+    return _points[code]
+
+
+class Injector:
+    """Raises `Bolt` at the `at`-th point inside `stm` that this thread comes to; counts them all if `at` is None."""
+
+    def __init__(self, at: int | None) -> None:
+        self.at = at
+        self.count = 0
+        self.struck = False
+        self.paused = False
+        self.thread = threading.get_ident()
+
+    def arrive(self, code: CodeType, offset: int) -> None:
+        if self.paused or self.struck or offset not in points(code) or threading.get_ident() != self.thread:
+            return
+        if self.count == self.at:
+            self.struck = True
+            raise Bolt(f"{code.co_qualname}, offset {offset}")
+        self.count += 1
+
+    def trace(self, frame: FrameType, event: str, arg: Any) -> Any:
+        if not frame.f_code.co_filename.startswith(STM):
+            return None
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        if event == "opcode":
+            self.arrive(frame.f_code, frame.f_lasti)
+        return self.trace
+
+
+def codes_of_stm() -> set[CodeType]:
+    found: set[CodeType] = set()
+
+    def add(thing: Any) -> None:
+        if isinstance(thing, CodeType):
+            if thing.co_filename.startswith(STM) and thing not in found:
+                found.add(thing)
+                for constant in thing.co_consts:
+                    add(constant)
+        elif isinstance(thing, type):
+            for member in vars(thing).values():
+                if not isinstance(member, type):
+                    add(member)
+        elif isinstance(thing, property):
+            add(thing.fget)
+            add(thing.fset)
+        elif hasattr(thing, "__code__"):
+            add(thing.__code__)
+
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == "stm":
+            for thing in list(vars(module).values()):
+                add(thing)
+    return found
+
+
+current: list[Injector] = []
+
+
+@contextmanager
+def injected(at: int | None) -> Iterator[Injector]:
+    injector = Injector(at)
+    current.append(injector)
+    try:
+        if sys.version_info >= (3, 12):
+            monitoring = sys.monitoring
+            tool = monitoring.DEBUGGER_ID
+            monitoring.use_tool_id(tool, "interruption")
+            codes = codes_of_stm()
+            try:
+                monitoring.register_callback(tool, monitoring.events.INSTRUCTION, injector.arrive)
+                for code in codes:
+                    monitoring.set_local_events(tool, code, monitoring.events.INSTRUCTION)
+                yield injector
+            finally:
+                injector.paused = True
+                for code in codes:
+                    monitoring.set_local_events(tool, code, 0)
+                monitoring.register_callback(tool, monitoring.events.INSTRUCTION, None)
+                monitoring.free_tool_id(tool)
+        else:
+            sys.settrace(injector.trace)
+            try:
+                yield injector
+            finally:
+                sys.settrace(None)
+    finally:
+        current.remove(injector)
+
+
+class Scenario:
+    """Some variables that each transaction changes together: they must always be equal."""
+
+    count = 2
+    options: dict[str, Any] = {}
+
+    def __init__(self) -> None:
+        self.variables = [TVar(0) for _ in range(self.count)]
+        self.log: list[str] = []
+
+    def body(self) -> None:
+        for variable in self.variables:
+            variable.value += 1
+
+    def go(self) -> None:
+        atomically(**self.options)(self.body)() if self.options else self.decorated()
+
+    def decorated(self) -> None:
+        atomically(self.body)()
+
+    def prepare(self) -> None:
+        pass
+
+    def settle(self) -> None:
+        pass
+
+
+class One(Scenario):
+    count = 1
+
+
+class Two(Scenario):
+    pass
+
+
+class Five(Scenario):
+    count = 5
+
+
+class Standalone(Scenario):
+    count = 1
+
+    def go(self) -> None:
+        self.variables[0].set(1)
+
+
+class Timed(Scenario):
+    options = {"timeout": 50}
+
+
+class Irrevocable(Scenario):
+    options = {"irrevocable": True}
+
+
+class ReadOnly(Scenario):
+    options = {"read_only": True}
+
+    def body(self) -> None:
+        first = self.variables[0].value
+        elsewhere_quietly(lambda: run(lambda: [variable.set(first + 1) for variable in self.variables]))
+        assert self.variables[1].value == first
+
+
+class Nested(Scenario):
+    def body(self) -> None:
+        inner = atomically(super().body)
+        inner()
+        try:
+            atomically(self.fail)()
+        except ZeroDivisionError:
+            pass
+        or_else(lambda: (self.variables[0].set(-5), stm.retry()), lambda: None)
+
+    def fail(self) -> None:
+        self.variables[0].set(-1)
+        self.variables[1].set(-2)
+        raise ZeroDivisionError
+
+
+class NestedIrrevocable(Scenario):
+    def body(self) -> None:
+        atomically(irrevocable=True)(super().body)()
+
+
+class Hooked(Scenario):
+    def body(self) -> None:
+        on_commit(self.log.append, "commit")
+        on_rollback(self.log.append, "rollback")
+        super().body()
+
+    def settle(self) -> None:
+        done = self.variables[0].value
+        assert self.log.count("commit") == done or "rollback" in self.log or not self.log
+
+
+class Conflicting(Scenario):
+    """Each of the first attempts is disturbed, so that it backs off and in the end insists."""
+
+    def prepare(self) -> None:
+        self.runs = 0
+        self.other = TVar(0)
+
+    def body(self) -> None:
+        self.runs += 1
+        _ = self.other.value
+        if self.runs <= INSIST_AFTER:
+            elsewhere_quietly(lambda: self.other.update(lambda value: value + 1))
+        super().body()
+
+
+class Waiting(Scenario):
+    """Waits in vain."""
+
+    options = {"timeout": 0.001}
+
+    def body(self) -> None:
+        check(self.variables[0].value < 0)
+
+    def go(self) -> None:
+        try:
+            super().go()
+        except TransactionTimeout:
+            pass
+
+
+class Waking(Scenario):
+    """Commits while another thread sleeps on one of the variables."""
+
+    def prepare(self) -> None:
+        def wait() -> int:
+            check(self.variables[1].value)
+            return self.variables[1].value
+
+        self.sleeper = Background(run, wait)
+        asleep()
+
+    def settle(self) -> None:
+        if self.variables[1].value == 0:
+            run(super().body)
+        assert self.sleeper.result() == 1
+
+
+class UnderSnapshot(Scenario):
+    """Commits while another thread reads a snapshot."""
+
+    def prepare(self) -> None:
+        self.entered, self.leave = threading.Event(), threading.Event()
+
+        def look() -> list[int]:
+            seen = [self.variables[0].value]
+            self.entered.set()
+            self.leave.wait(60)
+            return [*seen, *(variable.value for variable in self.variables)]
+
+        self.reader = Background(lambda: run(look, read_only=True))
+        self.entered.wait(60)
+
+    def settle(self) -> None:
+        self.leave.set()
+        assert set(self.reader.result()) == {0}
+
+
+def elsewhere_quietly(fn: Any) -> None:
+    """Only the scenario's own thread is a target."""
+    elsewhere(fn)
+
+
+def check_after(scenario: Scenario) -> None:
+    assert not in_transaction()
+    assert not clock.lock._is_owned()  # type: ignore[attr-defined]
+    assert not clock.exclusive._is_owned()  # type: ignore[attr-defined]
+    values = {variable.peek() for variable in scenario.variables}
+    assert len(values) == 1, f"torn: {values}"
+    assert all(variable._cell[1] <= clock.now for variable in scenario.variables)
+    scenario.settle()
+    elsewhere(run, lambda: [variable.update(lambda value: value + 1) for variable in scenario.variables])
+    run(lambda: [variable.update(lambda value: value + 1) for variable in scenario.variables])
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        One,
+        Two,
+        Five,
+        Standalone,
+        Timed,
+        Irrevocable,
+        ReadOnly,
+        Nested,
+        NestedIrrevocable,
+        Hooked,
+        Conflicting,
+        Waiting,
+        Waking,
+        UnderSnapshot,
+    ],
+)
+def test_an_exception_at_every_point(kind):
+    scenario = kind()
+    scenario.prepare()
+    with injected(None) as counter:
+        scenario.go()
+    check_after(scenario)
+    total = counter.count
+    assert total >= 3
+    struck = 0
+    for at in range(total):
+        scenario = kind()
+        scenario.prepare()
+        raised = None
+        with injected(at) as injector:
+            try:
+                scenario.go()
+            except Bolt as bolt:
+                raised = bolt
+        check_after(scenario)
+        if injector.struck:
+            struck += 1
+            assert raised is not None, "the exception was swallowed"
+    assert struck >= 3
+
+
+def test_no_jump_back_escapes_the_handler_of_its_try():
+    """CPython 3.14 does not cover every jump backward inside a `try` by its exception table (see `transaction`)."""
+    takes_locks = [code for code in codes_of_stm() if {"acquire", "acquire_exclusive"} & set(code.co_names)]
+    assert len(takes_locks) >= 6
+    for code in takes_locks:
+        entries = dis.Bytecode(code).exception_entries
+        for target in {entry.target for entry in entries}:
+            ranges = [(entry.start, entry.end) for entry in entries if entry.target == target]
+            inside = range(min(start for start, _ in ranges), max(end for _, end in ranges))
+            for instruction in dis.get_instructions(code):
+                offset = instruction.offset
+                if instruction.opname == "JUMP_BACKWARD" and offset in inside:
+                    covered = any(entry.start <= offset < entry.end for entry in entries)
+                    assert covered, f"{code.co_qualname}, line {instruction.positions.lineno}"
+
+
+# ---------------------------------------------------------------------------------------------- real signals
+
+
+class Storm(Exception):
+    """An ordinary `Exception`, so that it could be mistaken for one of the body's own."""
+
+
+@contextmanager
+def thunder() -> Iterator[list[int]]:
+    """SIGALRM raises `Storm`; the list counts how often it did."""
+    thrown: list[int] = []
+
+    def handler(number: int, frame: Any) -> None:
+        thrown.append(number)
+        raise Storm
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        yield thrown
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 20])
+@pytest.mark.parametrize("options", [{}, {"timeout": 100}, {"irrevocable": True}])
+def test_a_storm_of_signals_tears_nothing_and_none_is_swallowed(count, options):
+    choose = random.Random(count)
+    variables = [TVar(0) for _ in range(count)]
+
+    @atomically(**options)
+    def bump():
+        for variable in variables:
+            variable.value += 1
+
+    rounds = 150
+    caught = 0
+    with thunder() as thrown:
+        for _ in range(rounds):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, choose.uniform(1e-5, 1e-3))
+                while True:
+                    bump()
+            except Storm:
+                caught += 1
+            assert len({variable.peek() for variable in variables}) == 1
+            assert not in_transaction()
+            assert not clock.lock._is_owned()
+    assert caught == len(thrown) == rounds
+    elsewhere(bump)
+
+
+def test_a_signal_in_a_body_with_stale_reads_is_not_swallowed():
+    x, y = TVar(0), TVar(0)
+    runs = []
+
+    @atomically
+    def body():
+        runs.append(x.value)
+        elsewhere(x.update, lambda value: value + 1)
+        y.value += 1
+        signal.raise_signal(signal.SIGALRM)
+
+    with thunder() as thrown, pytest.raises(Storm):
+        body()
+    assert (len(thrown), len(runs), y.value) == (1, 1, 0)
+
+
+def test_a_signal_while_others_make_every_read_stale():
+    """The storm again, while two threads keep changing what the interrupted transactions read."""
+    x, y = TVar(0), TVar(0)
+    stop = threading.Event()
+
+    @atomically
+    def bump():
+        x.value += 1
+        y.value += 1
+
+    def work():
+        while not stop.is_set():
+            bump()
+
+    others = [Background(work) for _ in range(2)]
+    caught, rounds = 0, 100
+    choose = random.Random(5)
+    with thunder() as thrown:
+        for _ in range(rounds):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, choose.uniform(1e-5, 1e-3))
+                while True:
+                    bump()
+            except Storm:
+                caught += 1
+            assert not in_transaction()
+    stop.set()
+    for other in others:
+        other.result()
+    assert caught == len(thrown) == rounds
+    assert x.value == y.value
+
+
+def test_signals_that_interrupt_a_wait():
+    x = TVar(0)
+    main = threading.main_thread().ident
+    rounds = 20
+
+    def strike():
+        for _ in range(rounds):
+            asleep()
+            waiter = next(iter(clock.sleepers))
+            signal.pthread_kill(main, signal.SIGALRM)
+            while waiter in clock.sleepers:
+                pass
+
+    with thunder() as thrown:
+        background = Background(strike)
+        for _ in range(rounds):
+            with pytest.raises(Storm):
+                run(lambda: check(x.value))
+            assert not x._waiters
+        background.result()
+    assert len(thrown) == rounds
+
+
+def test_a_handler_may_transact_while_it_interrupts_a_commit():
+    x, y, seen = TVar(0), TVar(0), TVar(0)
+    handled, in_commit = [], []
+
+    @atomically
+    def bump():
+        x.value += 1
+        y.value += 1
+
+    @atomically
+    def in_handler():
+        seen.value += 1
+        return x.value, y.value
+
+    def handler(number, frame):
+        if not in_transaction():  # in a body it would join it
+            in_commit.append(clock.lock._is_owned())
+            handled.append(in_handler())
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 1e-4, 1e-4)
+    try:
+        while len(handled) < 500 or sum(in_commit) < 5:
+            bump()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert x.value == y.value
+    assert seen.value == len(handled)
+
+
+def test_an_asynchronous_exception_from_another_thread():
+    """PyThreadState_SetAsyncExc, as debuggers and watchdogs use it."""
+    import ctypes
+
+    x, y = TVar(0), TVar(0)
+    ready = threading.Event()
+
+    def work():
+        try:
+            while True:
+                run(lambda: (x.set(x.value + 1), y.set(y.value + 1)))
+                ready.set()
+        except Bolt:
+            return "struck"
+
+    background = Background(work)
+    ready.wait(60)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(background.thread.ident), ctypes.py_object(Bolt)
+    )
+    assert background.result() == "struck"
+    assert x.value == y.value
+    assert Once()
