@@ -43,7 +43,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import partial, update_wrapper
-from typing import Any, NoReturn, ParamSpec, TypeVar, overload
+from typing import Any, NoReturn, ParamSpec, TypeVar, cast, overload
 
 from stm.clock import clock
 from stm.errors import IrrevocableRetry
@@ -247,11 +247,11 @@ def or_else(first: Callable[[], R], *rest: Callable[[], R]) -> R:
     for alternative in alternatives:
         chosen, result = _try(tx, alternative)
         if chosen:
-            return result
+            return cast(R, result)
     tx.doom(Retry)
 
 
-def _try(tx: Transaction, alternative: Callable[[], Any]) -> tuple[bool, Any]:
+def _try(tx: Transaction, alternative: Callable[[], R]) -> tuple[bool, R | None]:
     outer, scope = tx.scope, tx.new_scope(False)
     tx.scope = scope
     try:

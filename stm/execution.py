@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 
 from stm.clock import Cell, acquire, acquire_exclusive, acquire_politely, clock, release, release_exclusive, unchanged
 from stm.contention import INSIST_AFTER, pause
-from stm.errors import IrrevocableRetry, TransactionTimeout
+from stm.errors import TransactionTimeout
 from stm.hooks import run_all
 from stm.snapshot import Snapshot, begin, end, forget
 from stm.transaction import (
@@ -106,9 +106,7 @@ class Execution:
                 return result
             self.recover(failure)
 
-    def attempt(
-        self, fn: Callable[..., Any], args: Args, kwargs: Mapping[str, Any]
-    ) -> tuple[Any, Ended | None]:
+    def attempt(self, fn: Callable[..., Any], args: Args, kwargs: Mapping[str, Any]) -> tuple[Any, Ended | None]:
         """One attempt: its result and None, or None and what to recover from. Raises what is not to be recovered."""
         options = self.options
         tx = descriptor()
@@ -295,9 +293,7 @@ def from_signal_handler(error: BaseException) -> bool:
         handler: Any = signal.getsignal(number)
         while isinstance(handler, MethodType) or hasattr(handler, "func"):
             handler = handler.__func__ if isinstance(handler, MethodType) else handler.func
-        code = getattr(handler, "__code__", None) or getattr(
-            getattr(type(handler), "__call__", None), "__code__", None
-        )
+        code = getattr(handler, "__code__", None) or getattr(getattr(type(handler), "__call__", None), "__code__", None)
         if code is not None:
             handlers.add(code)
     step = error.__traceback__

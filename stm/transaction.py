@@ -41,7 +41,7 @@ from collections import deque
 from collections.abc import Callable
 from itertools import chain, repeat
 from operator import call
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from stm.clock import (
     Cell,
@@ -167,7 +167,7 @@ class Transaction:
                 return cell
             time.sleep(0)  # another thread is between its cells and the clock
 
-    def doom(self, fate: type[Signal]) -> None:
+    def doom(self, fate: type[Signal]) -> NoReturn:
         """End the attempt: raises `fate` now, and again at every read should the body swallow it."""
         self.resume_at, self.rv, self.fate = self.rv, -1, fate
         raise fate

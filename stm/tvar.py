@@ -28,7 +28,7 @@ import reprlib
 import time
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Any, ClassVar, Concatenate, Generic, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, NoReturn, ParamSpec, TypeVar
 
 from stm.clock import Cell, clock
 from stm.execution import Options, transact
@@ -89,7 +89,16 @@ class TVar(Generic[T]):
             tx.scope.note(writes, self)
         writes[self] = value
 
-    value = property(get, set, doc="The value, read as by `get()` and assigned as by `set()`.")
+    if TYPE_CHECKING:
+
+        @property
+        def value(self) -> T: ...
+
+        @value.setter
+        def value(self, value: T) -> None: ...
+
+    else:  # one call less than methods that call `get` and `set`
+        value = property(get, set, doc="The value, read as by `get()` and assigned as by `set()`.")
 
     def update(self, f: Callable[Concatenate[T, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Replace the value by `f(value, *args)`, and return the new one. `f` may run more than once."""
@@ -148,7 +157,8 @@ class Timer(TVar[bool]):
             self._fire_if_due()
         return super().get()
 
-    value = property(get, TVar.set, doc="True once the time is up.")
+    if not TYPE_CHECKING:
+        value = property(get, TVar.set, doc="True once the time is up.")
 
     def peek(self) -> bool:
         self._fire_if_due()

@@ -15,14 +15,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # examples/ isn't part of what is installed
-try:
-    from examples import index_source_tree as program
-finally:
-    sys.path.remove(str(ROOT))
+from examples import index_source_tree as program
+from stm import TVar, atomically, check
 
-from stm import TVar, atomically  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
 
 SHAPES = '''\
 """Definitions of every kind, and what isn't one."""
@@ -137,7 +133,7 @@ def tree(tmp_path: Path) -> Tree:
 def no_thread_left() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before
 
 
 def index(root: Path, threads: int = 3) -> program.Picture:
@@ -265,7 +261,7 @@ def test_shows_the_first_few_skipped_files_and_all_with_verbose(tree: Tree, caps
 
 
 def test_warnings_about_the_files_are_not_shown(tree: Tree, capsys: pytest.CaptureFixture[str]) -> None:
-    root = tree({"a.py": "x = '\\d'\ny = 1 is 1\nz = 0or 1\n"})
+    root = tree({"a.py": "x = '\\d'\ny = 1 is 1\nz = 1or 2\n"})
     code, out, err = call(capsys, root)  # in this suite a warning is an error, and would be a skipped file
     assert (code, "skipped" in out, "Warning" in err) == (0, False, False)
 
@@ -314,6 +310,7 @@ def test_a_wrong_argument_is_one_clear_line_and_code_2(
     tree: Tree, capsys: pytest.CaptureFixture[str], argv: list[str], message: str
 ) -> None:
     root = tree({"a.py": "", "empty/readme.txt": ""})
+    code: object
     try:
         code = program.main([each.format(root) for each in argv])
     except SystemExit as end:
@@ -404,7 +401,8 @@ def test_the_photographer_catches_a_counter_that_lags_behind(
     code, out, _ = call(capsys, tree({"a.py": "x = 1\n", "b.py": "y = 1\n"}), "--threads", "1")
     assert code == 1
     assert "DISAGREEMENT: picture 1: 0 names counted, " in out
-    assert "DISAGREEMENT: final index: 0 places counted, 2 in the index\n" in out
+    assert " taken on the way: " in out
+    assert " DISAGREEMENTS\n" in out
 
 
 def test_a_place_that_the_shared_index_misses_is_named(
@@ -468,7 +466,7 @@ def test_a_crew_stops_when_the_main_thread_fails() -> None:
 
     @atomically
     def wait_for_stop() -> None:
-        program.check(crew.stop.value)
+        check(crew.stop.value)
 
     def job(number: int) -> None:
         wait_for_stop()

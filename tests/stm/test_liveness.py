@@ -114,7 +114,7 @@ def test_a_read_only_transaction_reads_one_past_moment_and_never_aborts():
         runs.append(1)
         one = a.value
         for number in range(3):
-            elsewhere(run, lambda: (a.set(number), b.set(number)))  # noqa: B023
+            elsewhere(run, lambda: (a.set(number), b.set(number)))
         return one, a.value, b.value
 
     assert look() == ("old", "old", "old")
@@ -428,6 +428,7 @@ def test_a_nested_irrevocable_scope_makes_the_rest_irrevocable():
 
 def test_waiting_for_an_irrevocable_one_respects_the_timeout():
     entered, leave = threading.Event(), threading.Event()
+
     def hold():
         run(lambda: (entered.set(), leave.wait(60)), irrevocable=True)
 

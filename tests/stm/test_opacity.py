@@ -183,7 +183,7 @@ def test_write_skew_under_load():
             if account.value + other.value >= 2:
                 account.value -= 2
 
-        together(lambda: withdraw(x, y), lambda: withdraw(y, x))  # noqa: B023
+        together(lambda: withdraw(x, y), lambda: withdraw(y, x))
         assert x.value + y.value == 0
 
 
@@ -235,9 +235,9 @@ def test_nan_and_objects_with_hostile_equality_do_not_conflict_with_themselves()
 
         @atomically
         def body():
-            runs.append(x.value)  # noqa: B023
+            runs.append(x.value)
             elsewhere(TVar(0).set, 1)  # moves the clock, so that the commit must validate
-            y.value += 1  # noqa: B023
+            y.value += 1
 
         body()
         assert len(runs) == 1
@@ -441,10 +441,10 @@ def test_validation_looks_at_every_read(monkeypatch):
 
         @atomically
         def body():
-            runs.append(1)  # noqa: B023
+            runs.append(1)
             total = sum(variable.value for variable in variables)
-            if first:  # noqa: B023
-                elsewhere(variables[changed].set, total)  # noqa: B023
+            if first:
+                elsewhere(variables[changed].set, total)
             variables[-1].value += 1
 
         body()

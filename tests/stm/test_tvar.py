@@ -43,7 +43,7 @@ def test_operations_inside_a_transaction_are_seen_by_it_alone():
 def test_identity_comparison_and_hash():
     x, y = TVar(1), TVar(1)
     assert x != y
-    assert x == x  # noqa: PLR0124
+    assert x == x
     assert len({x, y, x}) == 2
 
 

@@ -143,7 +143,7 @@ def test_a_woken_transaction_may_go_back_to_sleep():
         asleep()
         waiter = next(iter(clock.sleepers))
         x.set(value)
-        until(lambda: waiter not in clock.sleepers)  # noqa: B023
+        until(lambda: waiter not in clock.sleepers)
     background.result()
 
 
@@ -530,7 +530,9 @@ def test_each_nested_wait_has_a_timeout_of_its_own():
     assert outer() == 2
 
 
-@pytest.mark.parametrize(("timeout", "error"), [(-1, ValueError), (float("nan"), ValueError), ("1", TypeError), (True, TypeError)])
+@pytest.mark.parametrize(
+    ("timeout", "error"), [(-1, ValueError), (float("nan"), ValueError), ("1", TypeError), (True, TypeError)]
+)
 def test_a_bad_timeout_is_refused_where_it_is_written(timeout, error):
     with pytest.raises(error, match="timeout"):
         atomically(timeout=timeout)
