@@ -47,7 +47,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar, cast, overload
 
 from stm.clock import clock
 from stm.errors import IrrevocableRetry
-from stm.execution import Ended, Options, conclude_with_hooks, ends_call, nest, resume, run_hooks, transact
+from stm.execution import Ended, Options, conclude, ends_call, nest, resume, run_hooks, transact
 from stm.transaction import Retry, Transaction, active, commit, descriptor, here
 
 P = ParamSpec("P")
@@ -115,31 +115,41 @@ def _quick(fn: Callable[..., Any], options: Options) -> Callable[..., Any]:
             return nest(tx, options, fn, args, kwargs)
         reads: dict[Any, Any] = {}
         writes: dict[Any, Any] = {}
+        extras = None
         try:
-            # Nothing can run between these lines; from the last one on the thread is in a transaction.
-            tx.reads = reads
-            tx.rv = clock.now
-            tx.writes = writes
-            result = fn(*args, **kwargs)
-        except BaseException as error:
-            tx.writes = tx.reads = None
-            rv, extras, fate = tx.rv, tx.extras, tx.fate
-            tx.extras = tx.scope = tx.fate = None
-            failure = Ended(reads, rv, extras, fate)
-            if ends_call(error, failure, consistent=False):
-                if extras is not None:
+            try:
+                # Nothing can run between these lines; from the last one on the thread is in a transaction.
+                tx.reads = reads
+                tx.rv = clock.now
+                tx.writes = writes
+                result = fn(*args, **kwargs)
+            except BaseException as error:
+                tx.writes = tx.reads = None
+                rv, extras, fate = tx.rv, tx.extras, tx.fate
+                tx.extras = tx.scope = tx.fate = None
+                failure = Ended(reads, rv, extras, fate)
+                if ends_call(error, failure, consistent=False):
+                    raise
+            else:
+                tx.writes = tx.reads = None
+                rv, extras = tx.rv, tx.extras
+                if extras is None and rv >= 0:
+                    if not writes or commit(reads, writes, rv):
+                        return result
+                    failure = Ended(reads, rv, None, None)
+                else:
+                    fate = tx.fate
+                    tx.extras = tx.scope = tx.fate = None
+                    failure = Ended(reads, rv, extras, fate)
+                    if conclude(failure, writes):
+                        return result
+        finally:
+            if extras is not None:
+                try:
                     run_hooks(extras)
-                raise
-        else:
-            tx.writes = tx.reads = None
-            rv, extras = tx.rv, tx.extras
-            if extras is None and (commit(reads, writes, rv) if writes else rv >= 0):
-                return result
-            fate = tx.fate
-            tx.extras = tx.fate = None
-            failure = Ended(reads, rv, extras, fate)
-            if extras is not None and conclude_with_hooks(failure, writes):
-                return result
+                except BaseException:
+                    run_hooks(extras)  # those that an exception from outside has left
+                    raise
         return resume(options, fn, args, kwargs, failure)
 
     return transaction
@@ -256,12 +266,13 @@ def _try(tx: Transaction, alternative: Callable[[], R]) -> tuple[bool, R | None]
     tx.scope = scope
     try:
         result = alternative()
-    except Retry:
-        tx.undo_scope(outer, scope)
-        tx.revive()
-        return False, None
-    except BaseException:
-        tx.undo_scope(outer, scope)
-        raise
-    tx.leave_scope(outer, scope)
-    return True, result
+    except BaseException as error:
+        rv, tx.rv = tx.rv, -1  # the attempt is dead until its undoing is complete
+        tx.undo_scope(outer, scope, rv)
+        if not isinstance(error, Retry):
+            raise
+    else:
+        tx.leave_scope(outer, scope)
+        return True, result
+    tx.revive()
+    return False, None

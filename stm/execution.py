@@ -244,25 +244,11 @@ def conclude(ended: Ended, writes: dict[Any, Any]) -> bool:
     return committed
 
 
-def conclude_with_hooks(ended: Ended, writes: dict[Any, Any]) -> bool:
-    """Commit a first attempt that has extras, and run its hooks."""
-    extras = ended.extras
-    assert extras is not None
-    try:
-        return conclude(ended, writes)
-    finally:
-        try:
-            run_hooks(extras)
-        except BaseException:
-            run_hooks(extras)
-            raise
-
-
 def run_hooks(extras: Extras) -> None:
     """Run the hooks that the end of an attempt calls for, each once, however often this is called."""
-    hooks = extras.on_commit if extras.committed else extras.on_rollback
-    if hooks:
-        run_all(hooks)
+    if extras.due is None:
+        extras.due = iter(extras.on_commit if extras.committed else extras.on_rollback)
+    run_all(extras.due)
 
 
 def ends_call(error: BaseException, ended: Ended, consistent: bool) -> bool:
@@ -293,7 +279,9 @@ def from_signal_handler(error: BaseException) -> bool:
         handler: Any = signal.getsignal(number)
         while isinstance(handler, MethodType) or hasattr(handler, "func"):
             handler = handler.__func__ if isinstance(handler, MethodType) else handler.func
-        code = getattr(handler, "__code__", None) or getattr(getattr(type(handler), "__call__", None), "__code__", None)
+        code = getattr(handler, "__code__", None)
+        if code is None and callable(handler):
+            code = getattr(type(handler).__call__, "__code__", None)
         if code is not None:
             handlers.add(code)
     step = error.__traceback__
@@ -314,8 +302,6 @@ def transact(options: Options, fn: Callable[..., Any], args: Args, kwargs: Mappi
 
 def resume(options: Options, fn: Callable[..., Any], args: Args, kwargs: Mapping[str, Any], failure: Ended) -> Any:
     """Go on after a first attempt, made elsewhere, that came to nothing."""
-    if failure.extras is not None:
-        run_hooks(failure.extras)
     execution = Execution(options)
     execution.recover(failure)
     return execution.run(fn, args, kwargs)
@@ -331,7 +317,8 @@ def nest(tx: Transaction, options: Options, fn: Callable[..., Any], args: Args, 
     try:
         result = fn(*args, **kwargs)
     except BaseException as error:
-        tx.undo_scope(outer, scope)
+        rv, tx.rv = tx.rv, -1  # the attempt is dead until its undoing is complete
+        tx.undo_scope(outer, scope, rv)
         if deadline is None or not isinstance(error, Retry):
             raise
         if time.monotonic() < deadline:

@@ -17,8 +17,9 @@ nevertheless, and the first error, or an `ExceptionGroup` of several, leaves the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from operator import call, length_hint
 from typing import ParamSpec
 
 from stm.transaction import active
@@ -42,13 +43,17 @@ def _callable(where: str, fn: Callable[P, object], *args: P.args, **kwargs: P.kw
     return partial(fn, *args, **kwargs)
 
 
-def run_all(hooks: list[Callable[[], object]]) -> None:
-    """Run them all, in order, taking each off the list; then raise what was raised."""
+def run_all(hooks: Iterator[Callable[[], object]]) -> None:
+    """Run them all, in order; then raise what was raised.
+
+    `hooks` is a list's iterator. It is advanced in the very C call that calls the hook, so that a caller who is
+    interrupted from outside may call again with the same iterator: no hook is left out, and none runs twice.
+    """
     errors: list[BaseException] = []
-    while hooks:
-        hook = hooks.pop(0)
+    calls = map(call, hooks)
+    while length_hint(hooks):
         try:
-            hook()
+            next(calls)
         except BaseException as error:
             errors.append(error)
     if len(errors) == 1:

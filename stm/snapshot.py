@@ -97,7 +97,7 @@ def cell_at(cell: Cell, version: int) -> Cell:
 
 
 def newest() -> int:
-    """The moment of the latest snapshot, -1 if there is none. A committer asks under the lock, and keeps cells for it."""
+    """The moment of the latest snapshot, -1 if there is none. A committer asks under the lock."""
     # `list` of a dictionary's view is one step, whoever removes a snapshot meanwhile; `max` of the view is not.
     return max(list(clock.snapshots.values()), default=-1)
 

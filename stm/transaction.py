@@ -29,8 +29,8 @@ holds a lock contains a loop: CPython 3.14 leaves some of the jumps backward tha
 range of the handler, so that an exception delivered there would pass it by.
 
 Method: a lazy (write-back) STM with a global version clock and timestamp extension, after TL2 (Dice, Shalev, Shavit,
-"Transactional Locking II", 2006), LSA (Riegel, Felber, Fetzer, 2006) and, for the single commit lock, NOrec (Dalessandro,
-Spear, Scott, 2010).
+"Transactional Locking II", 2006), LSA (Riegel, Felber, Fetzer, 2006) and, for the single commit lock, NOrec
+(Dalessandro, Spear, Scott, 2010).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import chain, repeat
 from operator import call
 from typing import Any, Final, NoReturn
@@ -113,6 +113,7 @@ class Extras:
     __slots__ = (
         "committed",
         "deadlines",
+        "due",
         "entered",
         "exclusive",
         "insists",
@@ -125,6 +126,7 @@ class Extras:
     def __init__(self, deadlines: dict[tuple[object, int], float] | None = None) -> None:
         self.on_commit: list[Callable[[], object]] = []
         self.on_rollback: list[Callable[[], object]] = []
+        self.due: Iterator[Callable[[], object]] | None = None  # the hooks still to run
         #: Nobody else commits meanwhile. `insists`: the next attempt must be so. `irrevocable`: this one can't retry.
         self.exclusive = False
         self.insists = False
@@ -153,8 +155,8 @@ class Transaction:
 
     def extend(self, tvar: Variable) -> Cell:
         """The cell to read of a variable that is newer than the attempt. Moves `rv`, or raises `Restart`."""
-        if self.fate is not None:
-            raise self.fate
+        if self.rv < 0:
+            raise self.fate or Restart
         if self.snapshot is not None:
             return cell_at(tvar._cell, self.rv)
         while True:
@@ -198,12 +200,13 @@ class Transaction:
             for tvar, before in scope.undo.items():
                 outer.undo.setdefault(tvar, before)
 
-    def undo_scope(self, outer: Scope | None, scope: Scope) -> None:
-        """Discard the scope's writes and hooks. Should an exception strike meanwhile, the attempt can't commit."""
+    def undo_scope(self, outer: Scope | None, scope: Scope, rv: int) -> None:
+        """Discard the scope's writes and hooks, then set the attempt's read version, which was put by, to `rv`.
+
+        Should an exception strike meanwhile, the read version remains -1, and the attempt can't commit.
+        """
         writes = self.writes
         assert writes is not None
-        rv, fate = self.rv, self.fate
-        self.rv, self.fate = -1, Restart
         self.scope = outer
         before = scope.undo
         first_written = [tvar for tvar, value in before.items() if value is MISSING]
@@ -214,7 +217,7 @@ class Transaction:
             commits, rollbacks = scope.hooks
             del extras.on_commit[commits:]
             del extras.on_rollback[rollbacks:]
-        self.rv, self.fate = rv, fate
+        self.rv = rv
 
 
 #: `here.tx` is the calling thread's descriptor; the hot paths read it so, and take `AttributeError` for "none yet".

@@ -223,14 +223,33 @@ class NestedIrrevocable(Scenario):
 
 
 class Hooked(Scenario):
+    """Of each attempt's two hooks one runs, and the right one. The first attempt is disturbed."""
+
+    def prepare(self) -> None:
+        self.other = TVar(0)
+        self.attempts = 0
+        self.registered: list[int] = []
+
     def body(self) -> None:
-        on_commit(self.log.append, "commit")
-        on_rollback(self.log.append, "rollback")
+        self.attempts += 1
+        number = self.attempts
+        on_commit(self.log.append, f"commit {number}")
+        on_rollback(self.log.append, f"rollback {number}")
+        self.registered.append(number)
+        _ = self.other.value
         super().body()
+        if number == 1:
+            elsewhere_quietly(lambda: self.other.set(1))
 
     def settle(self) -> None:
-        done = self.variables[0].value
-        assert self.log.count("commit") == done or "rollback" in self.log or not self.log
+        fates = [f"rollback {number}" for number in self.registered]
+        if self.variables[0].value:
+            fates[-1] = f"commit {self.registered[-1]}"
+        assert [entry for entry in self.log if int(entry.split()[1]) in self.registered] == fates
+
+
+class HookedTimed(Hooked):
+    options = {"timeout": 60}
 
 
 class Conflicting(Scenario):
@@ -330,6 +349,7 @@ def check_after(scenario: Scenario) -> None:
         Nested,
         NestedIrrevocable,
         Hooked,
+        HookedTimed,
         Conflicting,
         Waiting,
         Waking,
