@@ -47,7 +47,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar, cast, overload
 
 from stm.clock import clock
 from stm.errors import IrrevocableRetry
-from stm.execution import Ended, Options, conclude, ends_call, nest, resume, run_hooks, transact
+from stm.execution import Ended, Execution, Options, conclude, ends_call, nest, run_hooks, transact
 from stm.transaction import Retry, Transaction, active, commit, descriptor, here
 
 P = ParamSpec("P")
@@ -104,7 +104,7 @@ def _general(fn: Callable[..., Any], options: Options) -> Callable[..., Any]:
 
 
 def _quick(fn: Callable[..., Any], options: Options) -> Callable[..., Any]:
-    """The same, with a first attempt that is spelt out. What it leaves unfinished, `resume` takes over."""
+    """The same, with the common kind of attempt spelt out, and `Execution` called for what that leaves over."""
 
     def transaction(*args: Any, **kwargs: Any) -> Any:
         try:
@@ -113,44 +113,50 @@ def _quick(fn: Callable[..., Any], options: Options) -> Callable[..., Any]:
             tx = descriptor()
         if tx.writes is not None:
             return nest(tx, options, fn, args, kwargs)
-        reads: dict[Any, Any] = {}
-        writes: dict[Any, Any] = {}
-        extras = None
-        try:
+        execution = None
+        while True:
+            reads: dict[Any, Any] = {}
+            writes: dict[Any, Any] = {}
+            extras = None
             try:
-                # Nothing can run between these lines; from the last one on the thread is in a transaction.
-                tx.reads = reads
-                tx.rv = clock.now
-                tx.writes = writes
-                result = fn(*args, **kwargs)
-            except BaseException as error:
-                tx.writes = tx.reads = None
-                rv, extras, fate = tx.rv, tx.extras, tx.fate
-                tx.extras = tx.scope = tx.fate = None
-                failure = Ended(reads, rv, extras, fate)
-                if ends_call(error, failure, consistent=False):
-                    raise
-            else:
-                tx.writes = tx.reads = None
-                rv, extras = tx.rv, tx.extras
-                if extras is None and rv >= 0:
-                    if not writes or commit(reads, writes, rv):
-                        return result
-                    failure = Ended(reads, rv, None, None)
-                else:
-                    fate = tx.fate
+                try:
+                    # Nothing can run between these lines; from the last one on the thread is in a transaction.
+                    tx.reads = reads
+                    tx.rv = clock.now
+                    tx.writes = writes
+                    result = fn(*args, **kwargs)
+                except BaseException as error:
+                    tx.writes = tx.reads = None
+                    rv, extras, fate = tx.rv, tx.extras, tx.fate
                     tx.extras = tx.scope = tx.fate = None
                     failure = Ended(reads, rv, extras, fate)
-                    if conclude(failure, writes):
-                        return result
-        finally:
-            if extras is not None:
-                try:
-                    run_hooks(extras)
-                except BaseException:
-                    run_hooks(extras)  # those that an exception from outside has left
-                    raise
-        return resume(options, fn, args, kwargs, failure)
+                    if ends_call(error, failure, consistent=False):
+                        raise
+                else:
+                    tx.writes = tx.reads = None
+                    rv, extras = tx.rv, tx.extras
+                    if extras is None and rv >= 0:
+                        if not writes or commit(reads, writes, rv):
+                            return result
+                        failure = Ended(reads, rv, None, None)
+                    else:
+                        fate = tx.fate
+                        tx.extras = tx.scope = tx.fate = None
+                        failure = Ended(reads, rv, extras, fate)
+                        if conclude(failure, writes):
+                            return result
+            finally:
+                if extras is not None:
+                    try:
+                        run_hooks(extras)
+                    except BaseException:
+                        run_hooks(extras)  # those that an exception from outside has left
+                        raise
+            if execution is None:
+                execution = Execution(options)
+            execution.recover(failure)
+            if execution.is_special:
+                return execution.run(fn, args, kwargs)
 
     return transaction
 

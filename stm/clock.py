@@ -44,6 +44,8 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -90,11 +92,14 @@ release_exclusive = clock.exclusive.release
 
 POLITE_TRIES = 100
 
+#: Let other threads have the GIL, or the processor. (`time.sleep(0)` may take as long as the shortest real sleep.)
+give_way: Callable[[], None] = getattr(os, "sched_yield", None) or partial(time.sleep, 0)
+
 
 def acquire_politely() -> None:
     """Take the commit lock after a first try failed. Returns with the lock held, or raises without it."""
     for _ in range(POLITE_TRIES):
-        time.sleep(0)  # on a GIL build this lets the holder finish; see the module's words on convoys
+        give_way()  # on a GIL build this lets the holder finish; see the module's words on convoys
         if acquire(False):
             return
     if sys.is_finalizing():

@@ -33,18 +33,20 @@ from stm.hooks import run_all
 from stm.snapshot import Snapshot, begin, end, forget
 from stm.transaction import (
     READ_ONLY,
+    CommitTimeout,
     Extras,
     Restart,
     Retry,
     Signal,
     Transaction,
-    commit,
     commit_any,
     descriptor,
 )
 from stm.waiting import sleep
 
 Args = tuple[Any, ...]
+
+DISTURBANCE = "another transaction to end that must not be disturbed"
 
 
 class Options:
@@ -121,7 +123,7 @@ class Execution:
         try:
             if exclusive:
                 if not acquire_exclusive(True, patience):
-                    self.time_out("another transaction to end that must not be disturbed")
+                    self.time_out(DISTURBANCE)
                 become_exclusive()
             elif token is not None:
                 begin(token)
@@ -145,9 +147,11 @@ class Execution:
             rv, fate = tx.rv, tx.fate
             tx.extras = tx.scope = tx.snapshot = tx.fate = None
             ended = Ended(reads, rv, extras, fate)
-            if conclude(ended, writes):
+            if conclude(ended, writes, self.deadline):
                 return result, None
             return None, ended
+        except CommitTimeout:
+            self.time_out(DISTURBANCE)
         finally:
             # First of all, and by one C call: what others would miss. An attempt holds one of these at most.
             if exclusive:
@@ -180,15 +184,20 @@ class Execution:
         self.aborts = 0
         if self.deadline is not None and time.monotonic() >= self.deadline and ended.reads:
             self.time_out(describe(ended.reads))
-        wake_at = [limit for limit in (self.deadline, None if extras is None else extras.wake_at) if limit is not None]
-        clocks = [tvar for tvar in ended.reads if tvar._due is not None]
-        wake_at += [tvar._due for tvar in clocks]
-        if sleep(ended.reads, min(wake_at, default=None), self.options.name):
+        dues = [tvar._due for tvar in ended.reads]
+        limits = [self.deadline, None if extras is None else extras.wake_at, *dues]
+        if sleep(ended.reads, min((limit for limit in limits if limit is not None), default=None), self.options.name):
             return
-        for tvar in clocks:
-            tvar._fire_if_due()
+        for tvar, due in zip(ended.reads, dues, strict=True):
+            if due is not None:
+                tvar._fire_if_due()
         if self.deadline is not None and time.monotonic() >= self.deadline and unchanged(ended.reads):
             self.time_out(describe(ended.reads))
+
+    @property
+    def is_special(self) -> bool:
+        """Must the next attempt be made by `attempt`, or would a plain one do?"""
+        return self.insists or self.aborts >= INSIST_AFTER or bool(self.deadlines) or not self.options.plain
 
     def patience(self) -> float:
         """Seconds left, as lock methods take them: -1 for no limit."""
@@ -228,20 +237,16 @@ def become_exclusive() -> None:
     release()
 
 
-def conclude(ended: Ended, writes: dict[Any, Any]) -> bool:
+def conclude(ended: Ended, writes: dict[Any, Any], deadline: float | None = None) -> bool:
     """Commit an attempt whose body returned. False if it has to run again."""
     extras = ended.extras
     if ended.fate is not None or ended.rv < 0:
         return False  # the body swallowed a Signal, or an undo was cut short
     if not writes:
-        committed = True
         if extras is not None:
             extras.committed = True
-    elif extras is None:
-        committed = commit(ended.reads, writes, ended.rv)
-    else:
-        committed = commit_any(ended.reads, writes, ended.rv, extras)
-    return committed
+        return True
+    return commit_any(ended.reads, writes, ended.rv, extras, deadline)
 
 
 def run_hooks(extras: Extras) -> None:
@@ -298,13 +303,6 @@ def transact(options: Options, fn: Callable[..., Any], args: Args, kwargs: Mappi
     if tx.writes is not None:
         return nest(tx, options, fn, args, kwargs)
     return Execution(options).run(fn, args, kwargs)
-
-
-def resume(options: Options, fn: Callable[..., Any], args: Args, kwargs: Mapping[str, Any], failure: Ended) -> Any:
-    """Go on after a first attempt, made elsewhere, that came to nothing."""
-    execution = Execution(options)
-    execution.recover(failure)
-    return execution.run(fn, args, kwargs)
 
 
 def nest(tx: Transaction, options: Options, fn: Callable[..., Any], args: Args, kwargs: Mapping[str, Any]) -> Any:

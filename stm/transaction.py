@@ -49,6 +49,7 @@ from stm.clock import (
     acquire,
     acquire_politely,
     clock,
+    give_way,
     release,
     settle,
     unchanged,
@@ -56,7 +57,7 @@ from stm.clock import (
 )
 from stm.errors import ReadOnlyViolation, TransactionRequired
 from stm.snapshot import Snapshot, cell_at, link, newest, trim
-from stm.waiting import Waiter, wakes
+from stm.waiting import wakes
 
 in_one_call: Callable[[Any], None] = deque[Any](maxlen=0).extend
 
@@ -71,6 +72,10 @@ class Restart(Signal):
 
 class Retry(Signal):
     """`retry()` was called: run the body again when something that it read has changed."""
+
+
+class CommitTimeout(Exception):
+    """The deadline came before the commit could begin."""
 
 
 #: Stands in an undo record for "this scope's first write to the variable was the attempt's first".
@@ -167,7 +172,7 @@ class Transaction:
             if cell[1] <= now:
                 self.rv = now
                 return cell
-            time.sleep(0)  # another thread is between its cells and the clock
+            give_way()  # another thread is between its cells and the clock
 
     def doom(self, fate: type[Signal]) -> NoReturn:
         """End the attempt: raises `fate` now, and again at every read should the body swallow it."""
@@ -251,6 +256,8 @@ def commit(reads: dict[Any, Cell], writes: dict[Any, Any], rv: int) -> bool:
     This is the quick way for one or two variables while nobody sleeps, no snapshot runs and nobody is exclusive.
     """
     size = len(writes)
+    if not clock.quiet:
+        return commit_any(reads, writes, rv)
     if size == 2:
         first, second = writes
     elif size == 1:
@@ -284,8 +291,17 @@ def commit(reads: dict[Any, Cell], writes: dict[Any, Any], rv: int) -> bool:
     return answer
 
 
-def commit_any(reads: dict[Any, Cell], writes: dict[Any, Any], rv: int, extras: Extras | None = None) -> bool:
-    """Like `commit`, for any number of variables and in any circumstances. Sets `extras.committed` as it publishes."""
+def commit_any(
+    reads: dict[Any, Cell],
+    writes: dict[Any, Any],
+    rv: int,
+    extras: Extras | None = None,
+    deadline: float | None = None,
+) -> bool:
+    """Like `commit`, for any number of variables and in any circumstances. Sets `extras.committed` as it publishes.
+
+    Raises `CommitTimeout` if another thread is exclusive until the deadline (on `time.monotonic`).
+    """
     while True:
         freed: list[Any] = []  # what publication lets go of dies after the lock is free
         try:
@@ -301,7 +317,9 @@ def commit_any(reads: dict[Any, Cell], writes: dict[Any, Any], rv: int, extras: 
         release()
         if answer is not None:
             return answer
-        wait_for_exclusive()
+        patience = -1 if deadline is None else min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)
+        if not wait_for_exclusive(patience):
+            raise CommitTimeout
 
 
 def publish(
@@ -323,14 +341,20 @@ def publish(
             cells = [(value, version, None) for value in writes.values()]
             if clock.history:
                 trim(freed)
-        woken: list[Waiter] = wakes(tvars) if clock.sleepers else []
-        steps = chain(
-            map(setattr, tvars, repeat("_cell"), cells),
-            map(setattr, (clock,), ("now",), (version,)),
-            map(setattr, (extras,) if extras is not None else (), ("committed",), (True,)),
-            map(setattr, woken, repeat("woken"), repeat(True)),
-            map(call, [waiter.wake for waiter in woken], repeat(None)),
-        )
+        places: list[Any] = [*tvars, clock]
+        names = ["_cell"] * len(tvars) + ["now"]
+        news: list[Any] = [*cells, version]
+        if extras is not None:
+            places.append(extras)
+            names.append("committed")
+            news.append(True)
+        steps: Iterator[Any] = map(setattr, places, names, news)
+        if clock.sleepers:
+            woken = wakes(tvars)
+            places += woken
+            names += ["woken"] * len(woken)
+            news += [True] * len(woken)
+            steps = chain(steps, map(call, [waiter.wake for waiter in woken], repeat(None)))
         if clock.now == now:
             in_one_call(steps)
             if not clock.exclusive._is_owned():  # type: ignore[attr-defined]

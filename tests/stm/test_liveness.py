@@ -436,6 +436,11 @@ def test_waiting_for_an_irrevocable_one_respects_the_timeout():
     entered.wait(60)
     with pytest.raises(TransactionTimeout, match="must not be disturbed"):
         run(lambda: 1, timeout=0.02, irrevocable=True)
+    x = TVar(0)
+    with pytest.raises(TransactionTimeout, match="must not be disturbed"):
+        run(lambda: x.set(1), timeout=0.02)
+    assert x.value == 0
+    assert run(lambda: x.value, timeout=0) == 0
     leave.set()
     holder.result()
 

@@ -1,0 +1,131 @@
+"""The bars: what the library is expected to reach, each a figure and a limit.
+
+A bar is held against the median, in the worst of the settings it applies to. A missed bar is a fact about a machine and
+a version, not a failure of the program; a bar whose figure was not measured is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from bench.results import BarOutcome, Figure, Result
+from bench.tables import count_of
+from bench.workloads import hand_over, importing, long_body, memory, picture, read_set, transfer
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A limit for one figure.
+
+    `setting` may be left open. `build` names the only kind of interpreter it is meant for. `always`: the limit is a
+    promise that a single repeat can break, so the worst repeat counts and not the median.
+    """
+
+    name: str
+    workload: str
+    quantity: str
+    subject: str
+    limit: float
+    at: Literal["most", "least"]
+    threads: int = 1
+    setting: str | None = None
+    build: Literal["GIL", "free-threaded", ""] = ""
+    always: bool = False
+
+    def applies_to(self, figure: Figure) -> bool:
+        return (
+            figure.quantity.name == self.quantity
+            and figure.subject == self.subject
+            and figure.threads == self.threads
+            and self.setting in (None, figure.setting)
+        )
+
+    def met_by(self, value: float) -> bool:
+        return value <= self.limit if self.at == "most" else value >= self.limit
+
+    def outcome(self, figures: Iterable[Figure]) -> BarOutcome | None:
+        """Held against the figures of its workload; `None` if none of them is what it is about."""
+        worst = max if self.at == "most" else min
+        values = [
+            (worst(figure.values) if self.always else figure.spread.median, figure)
+            for figure in figures
+            if self.applies_to(figure)
+        ]
+        if not values:
+            return None
+        value, figure = worst(values, key=lambda pair: pair[0])
+        limit = f"at {self.at} {self.limit:g}{' ' + figure.quantity.unit if figure.quantity.unit else ''}"
+        where = f"{figure.setting}; {count_of(figure.threads, 'thread')}"
+        return BarOutcome(self.name, value, limit, self.met_by(value), where)
+
+
+BARS: Final = (
+    Bar("transfer, STM / lock, net of the loop", "transfer", transfer.NET_RATIO.name, "stm / lock", 10, "most"),
+    Bar(
+        "transfer, STM on 2 threads / on 1",
+        "transfer",
+        transfer.SCALING.name,
+        "stm",
+        0.7,
+        "least",
+        threads=2,
+        build="GIL",
+    ),
+    Bar(
+        "body of 20 µs, STM / lock",
+        "long-body",
+        long_body.RATIO.name,
+        "stm / lock",
+        1.8,
+        "least",
+        threads=2,
+        setting=long_body.setting_of(20),
+        build="free-threaded",
+    ),
+    Bar(
+        "read-only picture, aborted attempts",
+        "picture",
+        picture.ABORTS.name,
+        "read-only",
+        0,
+        "most",
+        threads=1 + picture.WRITERS,
+        always=True,
+    ),
+    Bar(
+        "read-only picture, CPU time under writers / alone",
+        "picture",
+        picture.CPU_RATIO.name,
+        "read-only",
+        3,
+        "most",
+        threads=1 + picture.WRITERS,
+    ),
+    Bar(
+        "hand-over, retry / SimpleQueue",
+        "hand-over",
+        hand_over.RATIO.name,
+        "retry / SimpleQueue",
+        1.5,
+        "most",
+        threads=2,
+    ),
+    *(
+        Bar(f"cost per read, dearest / cheapest, {variant}", "read-set", read_set.FLATNESS.name, variant, 2, "most")
+        for variant in read_set.TRANSACTIONS
+    ),
+    Bar("memory of a TVar", "memory", memory.BYTES.name, "TVar", 200, "most"),
+    Bar("import stm", "import", importing.NET.name, "import stm", 0.15, "most"),
+)
+
+
+def hold(results: Iterable[Result], *, gil: bool, bars: Iterable[Bar] = BARS) -> Iterator[BarOutcome]:
+    """Every bar that these results tell something about. Figures of a broken workload count for nothing."""
+    by_workload = {result.workload: result.figures for result in results if not result.broken}
+    for bar in bars:
+        if bar.build in ("", "GIL" if gil else "free-threaded"):
+            outcome = bar.outcome(by_workload.get(bar.workload, ()))
+            if outcome is not None:
+                yield outcome
