@@ -40,15 +40,15 @@ stm.errors.TransactionTimeout: transaction 'take' waited 0.01 s in vain for a ch
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from functools import partial, update_wrapper
+from types import FunctionType
 from typing import Any, NoReturn, ParamSpec, TypeVar, cast, overload
 
-from stm.clock import clock
 from stm.errors import IrrevocableRetry
-from stm.execution import Ended, Execution, Options, conclude, ends_call, nest, run_hooks, transact
-from stm.transaction import Retry, Transaction, active, commit, descriptor, here
+from stm.execution import Options, transact
+from stm.quick import quick
+from stm.transaction import Retry, Transaction, active, descriptor
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -93,70 +93,12 @@ def _decorate(fn: Callable[..., Any], options: Options) -> Callable[..., Any]:
     if options.name is None:
         name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
         options = Options(options.timeout, options.read_only, options.irrevocable, name.rpartition("<locals>.")[2])
-    return update_wrapper(_quick(fn, options) if options.plain else _general(fn, options), fn)
+    return update_wrapper(quick(fn, options) if options.plain else _general(fn, options), fn)
 
 
 def _general(fn: Callable[..., Any], options: Options) -> Callable[..., Any]:
     def transaction(*args: Any, **kwargs: Any) -> Any:
         return transact(options, fn, args, kwargs)
-
-    return transaction
-
-
-def _quick(fn: Callable[..., Any], options: Options) -> Callable[..., Any]:
-    """The same, with the common kind of attempt spelt out, and `Execution` called for what that leaves over."""
-
-    def transaction(*args: Any, **kwargs: Any) -> Any:
-        try:
-            tx = here.tx
-        except AttributeError:
-            tx = descriptor()
-        if tx.writes is not None:
-            return nest(tx, options, fn, args, kwargs)
-        execution = None
-        while True:
-            reads: dict[Any, Any] = {}
-            writes: dict[Any, Any] = {}
-            extras = None
-            try:
-                try:
-                    # Nothing can run between these lines; from the last one on the thread is in a transaction.
-                    tx.reads = reads
-                    tx.rv = clock.now
-                    tx.writes = writes
-                    result = fn(*args, **kwargs)
-                except BaseException as error:
-                    tx.writes = tx.reads = None
-                    rv, extras, fate = tx.rv, tx.extras, tx.fate
-                    tx.extras = tx.scope = tx.fate = None
-                    failure = Ended(reads, rv, extras, fate)
-                    if ends_call(error, failure, consistent=False):
-                        raise
-                else:
-                    tx.writes = tx.reads = None
-                    rv, extras = tx.rv, tx.extras
-                    if extras is None and rv >= 0:
-                        if not writes or commit(reads, writes, rv):
-                            return result
-                        failure = Ended(reads, rv, None, None)
-                    else:
-                        fate = tx.fate
-                        tx.extras = tx.scope = tx.fate = None
-                        failure = Ended(reads, rv, extras, fate)
-                        if conclude(failure, writes):
-                            return result
-            finally:
-                if extras is not None:
-                    try:
-                        run_hooks(extras)
-                    except BaseException:
-                        run_hooks(extras)  # those that an exception from outside has left
-                        raise
-            if execution is None:
-                execution = Execution(options)
-            execution.recover(failure)
-            if execution.is_special:
-                return execution.run(fn, args, kwargs)
 
     return transaction
 
@@ -170,10 +112,12 @@ def _check_function(where: str, fn: object) -> None:
     inner: Any = fn
     while isinstance(inner, partial):
         inner = inner.func
-    if not inspect.isroutine(inner) and not isinstance(inner, type):
+    inner = getattr(inner, "__func__", inner)  # of a bound method
+    if not isinstance(inner, (FunctionType, type)):
         inner = type(inner).__call__
-    for is_kind, kind in _UNFIT:
-        if is_kind(inner):
+    flags = inner.__code__.co_flags if isinstance(inner, FunctionType) else 0
+    for flag, kind in _UNFIT:
+        if flags & flag:
             raise TypeError(
                 f"{where} can't run the {kind} {getattr(fn, '__qualname__', fn)!r}: its body would go on after the "
                 "commit. Make it a plain function; to await a transaction from an event loop use stm.aio "
@@ -181,11 +125,8 @@ def _check_function(where: str, fn: object) -> None:
             )
 
 
-_UNFIT: tuple[tuple[Callable[[Any], bool], str], ...] = (
-    (inspect.iscoroutinefunction, "coroutine function"),
-    (inspect.isasyncgenfunction, "asynchronous generator function"),
-    (inspect.isgeneratorfunction, "generator function"),
-)
+#: `co_flags`, as the module `inspect` documents them (importing it would take longer than all of this library).
+_UNFIT = ((0x80, "coroutine function"), (0x200, "asynchronous generator function"), (0x20, "generator function"))
 
 
 def run(

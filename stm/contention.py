@@ -12,7 +12,6 @@ conflicts are with a commit that is already over.
 
 from __future__ import annotations
 
-import random
 import time
 
 #: Aborts after which the next attempt is exclusive.
@@ -22,10 +21,10 @@ PATIENT_AFTER = 2
 FIRST_PAUSE = 2e-6
 LONGEST_PAUSE = 1e-3
 
-_random = random.Random()
-
 
 def pause(aborts: int) -> None:
     """Back off after the `aborts`-th abort in a row of one transaction."""
     if aborts > PATIENT_AFTER:
-        time.sleep(_random.random() * min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**aborts))
+        import random  # only the unlucky need it
+
+        time.sleep(random.random() * min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**aborts))

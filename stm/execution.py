@@ -19,7 +19,6 @@ the first thing an exception handler does, so that a second exception finds noth
 from __future__ import annotations
 
 import math
-import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -279,6 +278,8 @@ def from_signal_handler(error: BaseException) -> bool:
     """Was this exception raised by a signal handler that interrupted the body? Its traceback shows the handler."""
     if threading.current_thread() is not threading.main_thread():
         return False
+    import signal
+
     handlers: set[CodeType] = set()
     for number in signal.valid_signals():
         handler: Any = signal.getsignal(number)

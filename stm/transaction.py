@@ -273,7 +273,7 @@ def commit(reads: dict[Any, Cell], writes: dict[Any, Any], rv: int) -> bool:
         if now == rv or unchanged(reads):
             version = now + 2
             cell1, cell2 = (value1, version, None), (value2, version, None)
-            replaced = first._cell, second._cell  # noqa: F841 - kept until the lock is free
+            old1, old2 = first._cell, second._cell  # noqa: F841 - kept until the lock is free
             if clock.now == now and clock.quiet:
                 first._cell, second._cell, clock.now = cell1, cell2, version
                 answer = True

@@ -68,6 +68,42 @@ def test_wrong_arguments_are_the_functions_own_error():
     assert not in_transaction()
 
 
+def test_every_shape_of_parameters():
+    x = TVar(0)
+
+    def call(fn, *args, **kwargs):
+        return atomically(fn)(*args, **kwargs)
+
+    assert call(lambda: (in_transaction(), x.value)) == (True, 0)
+    assert call(lambda a, b=2, c=3: (a, b, c), 1, c=5) == (1, 2, 5)
+    assert call(lambda a, b: (a, b), b=1, a=2) == (2, 1)
+    assert call(lambda a, /, b=2: (a, b), 1) == (1, 2)
+    assert call(lambda *args, k=1, **kwargs: (args, k, kwargs), 1, 2, k=3, z=4) == ((1, 2), 3, {"z": 4})
+    # names that the wrapper's own source uses
+    assert call(lambda tx, reads, fn: (tx, reads, fn), 1, reads=2, fn=3) == (1, 2, 3)
+    assert call(lambda options, clock=7: (options, clock), 1) == (1, 7)
+
+
+def test_a_generator_expression_inside_a_body_is_no_obstacle():
+    x = TVar(3)
+    assert run(lambda: sum(x.value for _ in range(3))) == 9
+
+
+def test_tracebacks_show_the_wrappers_source():
+    import traceback
+
+    @atomically
+    def body(a):
+        raise KeyError(a)
+
+    try:
+        body(1)
+    except KeyError as error:
+        text = "".join(traceback.format_exception(error))
+    assert "result = fn(" in text
+    assert "raise KeyError(a)" in text
+
+
 async def coroutine():
     pass
 
