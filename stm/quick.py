@@ -3,8 +3,9 @@
 A call of such a transaction is one Python function, which begins, runs the body and commits; what it can't finish, it
 leaves to `Execution`. It is made to measure: the source below is compiled once for each list of parameters, as
 `dataclasses` and `namedtuple` do for theirs. A wrapper that takes `*args, **kwargs` packs and unpacks them each time,
-which takes 60 nanoseconds more on CPython 3.14 and 100 on 3.11, of some 1,000 for two variables. Functions whose parameters are not plain, or bear names that the source uses itself, get that wrapper all the
-same. Line numbers are kept, so that tracebacks and debuggers show the lines of this file.
+which takes 60 nanoseconds more on CPython 3.14 and 100 on 3.11, of some 1,000 for a transfer between two variables.
+Functions whose parameters are not plain, or bear names that the source uses itself, get that wrapper all the same.
+Line numbers are kept, so that tracebacks and debuggers show the lines of this file.
 
 Invariant: the thread is inside a transaction exactly while `tx.writes` is a dictionary, and each way out of the body
 begins by taking it off, with nothing in between that could be interrupted.

@@ -71,8 +71,8 @@ def test_wrong_arguments_are_the_functions_own_error():
 def test_every_shape_of_parameters():
     x = TVar(0)
 
-    def call(fn, *args, **kwargs):
-        return atomically(fn)(*args, **kwargs)
+    def call(function, /, *args, **kwargs):
+        return atomically(function)(*args, **kwargs)
 
     assert call(lambda: (in_transaction(), x.value)) == (True, 0)
     assert call(lambda a, b=2, c=3: (a, b, c), 1, c=5) == (1, 2, 5)
