@@ -25,8 +25,8 @@ object whose finalizer transacts.
 
 The same reasoning makes `acquire` safe: in each `try` below nothing can be interrupted before the lock is asked for,
 and each handler begins with `release()`, which says `RuntimeError` if the lock had not been had. And no `try` that
-holds a lock contains a loop: CPython 3.14 leaves some of the jumps backward that it makes out of conditions outside the
-range of the handler, so that an exception delivered there would pass it by.
+holds a lock contains a loop: CPython 3.13 and 3.14 leave some of the jumps backward that they make out of conditions
+outside the range of the handler, so that an exception delivered there would pass it by.
 
 Method: a lazy (write-back) STM with a global version clock and timestamp extension, after TL2 (Dice, Shalev, Shavit,
 "Transactional Locking II", 2006), LSA (Riegel, Felber, Fetzer, 2006) and, for the single commit lock, NOrec

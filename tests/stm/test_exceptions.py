@@ -155,11 +155,12 @@ def test_a_nested_exception_discards_the_scope_alone():
 
 
 def test_a_nested_scope_that_ends_well_is_kept_but_can_still_be_undone_from_outside():
-    x, y = TVar(0), TVar(0)
+    x, y, z = TVar(0), TVar(0), TVar(0)
 
     @atomically
     def innermost():
         x.value += 1
+        z.value += 1
 
     @atomically
     def middle(fail):
@@ -175,12 +176,12 @@ def test_a_nested_scope_that_ends_well_is_kept_but_can_still_be_undone_from_outs
         try:
             middle(fail)
         except Trouble:
-            assert (x.value, y.value) == (100, 0)
+            assert (x.value, y.value, z.value) == (100, 0, 0)
 
     body(True)
-    assert (x.value, y.value) == (100, 0)
+    assert (x.value, y.value, z.value) == (100, 0, 0)
     body(False)
-    assert (x.value, y.value) == (211, 1)
+    assert (x.value, y.value, z.value) == (211, 1, 1)
 
 
 def test_reads_of_a_discarded_scope_still_count():

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 import threading
 import warnings
@@ -21,6 +22,8 @@ def in_child(fn):
         pid = os.fork()
     if pid == 0:
         status = 1
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(20)  # a child that hangs dies of it
         try:
             fn()
             status = 0

@@ -10,6 +10,7 @@ import random
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,10 +52,14 @@ def points(code: CodeType) -> set[int]:
 
 
 class Injector:
-    """Raises `Bolt` at the `at`-th point inside `stm` that this thread comes to; counts them all if `at` is None."""
+    """At the `at`-th point inside `stm` that this thread comes to, raises `Bolt`, or calls `act` instead.
 
-    def __init__(self, at: int | None) -> None:
+    Counts the points and does nothing if `at` is None.
+    """
+
+    def __init__(self, at: int | None, act: Callable[[], object] | None = None) -> None:
         self.at = at
+        self.act = act
         self.count = 0
         self.struck = False
         self.paused = False
@@ -65,6 +70,9 @@ class Injector:
             return
         if self.count == self.at:
             self.struck = True
+            if self.act is not None:
+                self.act()
+                return
             raise Bolt(f"{code.co_qualname}, offset {offset}")
         self.count += 1
 
@@ -111,8 +119,8 @@ current: list[Injector] = []
 
 
 @contextmanager
-def injected(at: int | None) -> Iterator[Injector]:
-    injector = Injector(at)
+def injected(at: int | None, act: Callable[[], object] | None = None) -> Iterator[Injector]:
+    injector = Injector(at, act)
     current.append(injector)
     try:
         if sys.version_info >= (3, 12):
@@ -384,6 +392,66 @@ def test_an_exception_at_every_point(kind):
     assert struck >= 3
 
 
+@pytest.mark.parametrize("kind", [One, Two, Five, Timed, Irrevocable, Nested, Hooked])
+def test_at_every_point_of_a_commit_others_see_all_or_nothing(kind):
+    scenario = kind()
+    scenario.prepare()
+    with injected(None) as counter:
+        scenario.go()
+    seen: list[tuple[int, ...]] = []
+    for at in range(counter.count):
+        scenario = kind()
+        scenario.prepare()
+        variables = scenario.variables
+
+        def look() -> None:
+            seen.append(elsewhere(run, lambda: tuple(variable.value for variable in variables)))
+            seen.append(elsewhere(stm.snapshot, *variables))
+
+        with injected(at, look):
+            scenario.go()
+        assert scenario.variables[0].value == 1
+    assert {len(set(values)) for values in seen} == {1}
+    assert {values[0] for values in seen} == {0, 1}
+
+
+def test_at_every_point_of_a_wait_a_commit_wakes():
+    """No wake-up is lost, wherever the change comes: while the transaction reads, glances, registers or sleeps."""
+    x = TVar(0)
+
+    def wait() -> int:
+        check(x.value)
+        return x.value
+
+    with injected(None) as counter:
+
+        def wake() -> int:
+            asleep()
+            before = -1
+            while before != counter.count:  # it comes to rest in the call that blocks
+                before = counter.count
+                time.sleep(0.05)
+            x.set(1)
+            return before
+
+        waker = Background(wake)
+        run(wait)
+    points_before_sleep = waker.result()
+    assert points_before_sleep > 50
+    for at in range(points_before_sleep):
+        x = TVar(0)
+        commits: list[Background] = []
+
+        def change() -> None:
+            commits.append(Background(x.set, 1))
+            if not clock.lock._is_owned():
+                commits[0].result()
+
+        with injected(at, change):
+            assert run(wait, timeout=20) == 1
+        commits[0].result()
+
+
 def test_no_jump_back_escapes_the_handler_of_its_try():
     """CPython 3.14 does not cover every jump backward inside a `try` by its exception table (see `transaction`)."""
     takes_locks = [code for code in codes_of_stm() if {"acquire", "acquire_exclusive"} & set(code.co_names)]
@@ -429,10 +497,14 @@ def thunder() -> Iterator[list[int]]:
 def until_struck(fn: Callable[[], object], thrown: list[int], choose: random.Random) -> bool:
     """Call `fn` again and again until a signal interrupts it. Was its exception there to be caught?"""
     already = len(thrown)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, choose.uniform(1e-5, 1e-3))
+
+    def go_on() -> None:  # apart from the `try`, which on some versions does not cover the jump back of a loop
         while len(thrown) == already:
             fn()
+
+    try:
+        signal.setitimer(signal.ITIMER_REAL, choose.uniform(1e-5, 1e-3))
+        go_on()
     except Storm:
         return True
     return False

@@ -1,0 +1,319 @@
+"""Break the protocol on purpose, one defect at a time, and see that a test notices.
+
+    python -m tests.mutants            all of them (some minutes)
+    python -m tests.mutants NAME ...   some
+
+Each defect takes one protection away. It is applied to a scratch copy of the project, where the tests that answer for
+the protection must fail (hanging counts as failing). A defect that no test notices, or that can't be applied because
+the code has changed, ends the run with status 1.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Mutant:
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+MUTANTS = [
+    Mutant(
+        "read without looking at the version (stale reads inside a doomed attempt)",
+        "tvar.py",
+        "if cell[1] > tx.rv:",
+        "if False:",
+        "test_opacity.py",
+    ),
+    Mutant(
+        "extension without validation",
+        "transaction.py",
+        "            if not unchanged(self.reads):\n                self.doom(Restart)\n",
+        "",
+        "test_opacity.py",
+    ),
+    Mutant(
+        "commit without validation (write skew, lost updates)",
+        "transaction.py",
+        "if now == rv or unchanged(reads):",
+        "if True:",
+        "test_opacity.py",
+    ),
+    Mutant(
+        "commit of many without validation",
+        "transaction.py",
+        "if now != rv and not unchanged(reads):",
+        "if False:",
+        "test_opacity.py test_waiting.py",
+    ),
+    Mutant(
+        "validation by equality (ABA, NaN, 1 and True)",
+        "clock.py",
+        "if tvar._cell is not cell:",
+        "if tvar._cell[0] != cell[0]:",
+        "test_opacity.py",
+    ),
+    Mutant(
+        "the clock is stored before the cells",
+        "transaction.py",
+        "                first._cell, second._cell, clock.now = cell1, cell2, version\n                answer",
+        "                clock.now = version\n                first._cell = cell1\n                len(reads)\n"
+        "                second._cell = cell2\n                answer",
+        "test_opacity.py test_interruption.py",
+    ),
+    Mutant(
+        "publication in a loop (torn by a signal)",
+        "transaction.py",
+        "                first._cell, second._cell, clock.now = cell1, cell2, version\n                answer",
+        '                steps = (first, "_cell", cell1), (second, "_cell", cell2), (clock, "now", version)\n'
+        "                for place, name, new in steps:\n"
+        "                    setattr(place, name, new)\n                answer",
+        "test_interruption.py",
+    ),
+    Mutant(
+        "publication of many in a loop (torn by a signal)",
+        "transaction.py",
+        "            in_one_call(steps)\n",
+        "            for _ in steps: pass\n",
+        "test_interruption.py",
+    ),
+    Mutant(
+        "an exception from stale reads escapes",
+        "execution.py",
+        "if ended.fate is None and (consistent or unchanged(ended.reads)):",
+        "if ended.fate is None:",
+        "test_exceptions.py",
+    ),
+    Mutant(
+        "a signal's exception is taken for an answer to stale reads (swallowed)",
+        "execution.py",
+        "    if from_signal_handler(error):\n        return True\n",
+        "",
+        "test_interruption.py",
+    ),
+    Mutant(
+        "exceptions that are no Exception are swallowed too",
+        "execution.py",
+        "    if not isinstance(error, Exception):\n        return True\n",
+        "",
+        "test_interruption.py test_exceptions.py",
+    ),
+    Mutant(
+        "an exception in mid-commit leaves the lock held",
+        "transaction.py",
+        "    except BaseException:\n        try:\n            release()\n        except RuntimeError:\n"
+        "            pass\n        raise\n    release()\n    if answer is None:",
+        "    except ZeroDivisionError:\n        raise\n    release()\n    if answer is None:",
+        "test_interruption.py",
+    ),
+    Mutant(
+        "exclusiveness is not given back when an exception strikes",
+        "execution.py",
+        "            if exclusive:\n                try:\n                    release_exclusive()",
+        "            if exclusive and extras.committed:\n                try:\n                    release_exclusive()",
+        "test_interruption.py test_liveness.py",
+    ),
+    Mutant(
+        "a waiter registers without validating (lost wake-up)",
+        "waiting.py",
+        "waits = unchanged(reads)",
+        "waits = True",
+        "test_interruption.py",
+    ),
+    Mutant(
+        "a committer wakes nobody",
+        "transaction.py",
+        "if clock.sleepers:",
+        "if False:",
+        "test_waiting.py",
+    ),
+    Mutant(
+        "waiters are left behind by time-outs and interrupts",
+        "waiting.py",
+        "    finally:\n        _in_one_call(withdrawal)",
+        "    finally:\n        pass",
+        "test_waiting.py test_interruption.py",
+    ),
+    Mutant(
+        "the youngest waiter is woken first",
+        "waiting.py",
+        'asleep.sort(key=attrgetter("since"))',
+        'asleep.sort(key=attrgetter("since"), reverse=True)',
+        "test_waiting.py",
+    ),
+    Mutant(
+        "retry with nothing read hangs",
+        "waiting.py",
+        "    if not reads:\n",
+        "    if False:\n",
+        "test_waiting.py",
+    ),
+    Mutant(
+        "an alternative that retried is not rolled back",
+        "transaction.py",
+        "        in_one_call(map(writes.pop, first_written, repeat(None)))\n",
+        "",
+        "test_waiting.py test_exceptions.py",
+    ),
+    Mutant(
+        "the reads of a discarded alternative are forgotten",
+        "transaction.py",
+        "        self.scope = outer\n        before = scope.undo\n",
+        "        self.scope = outer\n        self.reads.clear()\n        before = scope.undo\n",
+        "test_waiting.py test_exceptions.py",
+    ),
+    Mutant(
+        "a finished scope's writes survive the failure of the scope around it",
+        "transaction.py",
+        "                outer.undo.setdefault(tvar, before)",
+        "                pass",
+        "test_exceptions.py",
+    ),
+    Mutant(
+        "hooks survive the scope that registered them",
+        "transaction.py",
+        "            del extras.on_commit[commits:]\n            del extras.on_rollback[rollbacks:]\n",
+        "",
+        "test_exceptions.py test_waiting.py",
+    ),
+    Mutant(
+        "a retry swallowed by the body commits",
+        "quick.py",
+        "if extras is None and rv >= 0:",
+        "if extras is None:",
+        "test_waiting.py test_opacity.py",
+    ),
+    Mutant(
+        "nobody ever insists (starvation)",
+        "contention.py",
+        "INSIST_AFTER = 10",
+        "INSIST_AFTER = 10**9",
+        "test_liveness.py",
+    ),
+    Mutant(
+        "exclusiveness is not respected by committers",
+        "transaction.py",
+        "    while wait_for_exclusive(0):",
+        "    while True:",
+        "test_liveness.py",
+    ),
+    Mutant(
+        "old values are not kept for snapshots",
+        "snapshot.py",
+        "    if newest < first:\n",
+        "    if True:\n",
+        "test_liveness.py",
+    ),
+    Mutant(
+        "history is never trimmed",
+        "snapshot.py",
+        "        if clock.history:\n            trim(freed)\n",
+        "        pass\n",
+        "test_liveness.py",
+    ),
+    Mutant(
+        "history between snapshots piles up",
+        "snapshot.py",
+        "        _sweep(active, freed)\n",
+        "        pass\n",
+        "test_liveness.py",
+    ),
+    Mutant(
+        "the cells that a commit replaces die under the lock (finalizers that transact)",
+        "transaction.py",
+        "            old1, old2 = first._cell, second._cell  # noqa: F841 - kept until the lock is free\n",
+        "",
+        "test_fork_and_finalizers.py",
+    ),
+    Mutant(
+        "the same for many variables",
+        "transaction.py",
+        "        freed += [tvar._cell for tvar in tvars]\n",
+        "",
+        "test_fork_and_finalizers.py",
+    ),
+    Mutant(
+        "a forked child inherits the other threads' locks",
+        "clock.py",
+        "        clock.exclusive._at_fork_reinit()  # type: ignore[attr-defined]\n",
+        "        pass\n",
+        "test_fork_and_finalizers.py",
+    ),
+    Mutant(
+        "a fork may come in mid-commit",
+        "clock.py",
+        "before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child",
+        "after_in_child=lambda: None",
+        "test_fork_and_finalizers.py",
+    ),
+    Mutant(
+        "on_commit hooks run inside the transaction's last breath",
+        "quick.py",
+        "                    tx.writes = tx.reads = None\n                    rv, extras = tx.rv, tx.extras\n",
+        "                    rv, extras = tx.rv, tx.extras\n"
+        "                    if extras: run_hooks(extras)\n"
+        "                    tx.writes = tx.reads = None\n",
+        "test_hooks.py",
+    ),
+]
+
+
+def survives(mutant: Mutant, project: Path) -> str | None:
+    """Apply one defect to the copy, run its tests, undo it. None if they failed, else what went wrong."""
+    path = project / "stm" / mutant.file
+    source = path.read_text()
+    if source.count(mutant.old) != 1:
+        return "NOT APPLICABLE any more"
+    path.write_text(source.replace(mutant.old, mutant.new))
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--timeout", "20"]
+    arguments = [*command, *(f"tests/stm/{name}" for name in mutant.tests.split())]
+    running = subprocess.Popen(
+        arguments, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        return "NO TEST NOTICED" if running.wait(SECONDS) == 0 else None
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        try:
+            os.killpg(running.pid, signal.SIGKILL)  # with whatever hangs in it
+        except ProcessLookupError:
+            pass
+        running.wait()
+        path.write_text(source)
+
+
+def main(names: list[str]) -> int:
+    chosen = [mutant for mutant in MUTANTS if not names or any(name in mutant.name for name in names)]
+    if not chosen:
+        print(f"no mutant has any of these in its name: {', '.join(names)}", file=sys.stderr)
+        return 2
+    missed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        project = Path(folder) / "project"
+        shutil.copytree(ROOT, project, ignore=shutil.ignore_patterns(".*", "reports", "build", "dist", "__pycache__"))
+        for mutant in chosen:
+            begun = time.monotonic()
+            problem = survives(mutant, project)
+            missed += problem is not None
+            print(f"{problem or 'caught':24} {time.monotonic() - begun:5.1f} s  {mutant.name}", flush=True)
+    print(f"{len(chosen) - missed} of {len(chosen)} caught")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
