@@ -43,12 +43,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial, update_wrapper
 from types import FunctionType
-from typing import Any, NoReturn, ParamSpec, TypeVar, cast, overload
+from typing import Any, NoReturn, ParamSpec, TypeVar, overload
 
 from stm.errors import IrrevocableRetry
-from stm.execution import Options, transact
+from stm.execution import Options, in_scope, transact
 from stm.quick import quick
-from stm.transaction import Retry, Transaction, active, descriptor
+from stm.transaction import Retry, active, descriptor
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -202,24 +202,10 @@ def or_else(first: Callable[[], R], *rest: Callable[[], R]) -> R:
             raise TypeError(f"or_else() takes functions without arguments, not {alternative!r}")
     tx = active("or_else()")
     for alternative in alternatives:
-        chosen, result = _try(tx, alternative)
-        if chosen:
-            return cast(R, result)
+        try:
+            result: R = in_scope(tx, False, alternative, (), {})
+        except Retry:
+            tx.rv, tx.fate = tx.resume_at, None  # undone and answered (in no call that could be interrupted)
+        else:
+            return result
     tx.doom(Retry)
-
-
-def _try(tx: Transaction, alternative: Callable[[], R]) -> tuple[bool, R | None]:
-    outer, scope = tx.scope, tx.new_scope(False)
-    tx.scope = scope
-    try:
-        result = alternative()
-    except BaseException as error:
-        rv, tx.rv = tx.rv, -1  # the attempt is dead until its undoing is complete
-        tx.undo_scope(outer, scope, rv)
-        if not isinstance(error, Retry):
-            raise
-    else:
-        tx.leave_scope(outer, scope)
-        return True, result
-    tx.revive()
-    return False, None

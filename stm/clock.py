@@ -49,6 +49,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from stm.snapshot import Snapshot
     from stm.waiting import Waiter
 
 Cell = tuple[Any, int, "list[Any] | None"]
@@ -66,19 +67,22 @@ class Variable(Protocol):
 class Clock:
     """One version clock with its commit lock and with the three reasons why a commit can't be quick."""
 
-    __slots__ = ("exclusive", "history", "lock", "now", "quiet", "sleepers", "snapshots")
+    __slots__ = ("exclusive", "history", "lock", "now", "owner", "quiet", "sleepers", "snapshots", "trimming")
 
     def __init__(self) -> None:
         self.now = 0
         self.lock = threading.RLock()
-        #: Held for the whole body by a transaction that must not be disturbed; committers look at it when not `quiet`.
+        #: Held for the whole body by a transaction that must not be disturbed. `owner` is its thread, written while
+        #: holding both locks: committers look at it when not `quiet`.
         self.exclusive = threading.RLock()
+        self.owner: int | None = None
         #: Waiters asleep or on their way: a committer must look whether it wakes one of them.
         self.sleepers: dict[Waiter, None] = {}
         #: Read versions of running snapshots, oldest first: a committer must keep what they may still read.
-        self.snapshots: dict[object, int] = {}
+        self.snapshots: dict[Snapshot, int] = {}
         #: `(first version, end version, link)` of every old cell kept for a snapshot, in the order of commits.
         self.history: deque[tuple[int, int, list[Any]]] = deque()
+        self.trimming = False
         #: True while nobody sleeps, no snapshot runs and nobody is exclusive. Written under `lock` only.
         self.quiet = True
 
@@ -90,15 +94,16 @@ release = clock.lock.release
 acquire_exclusive = clock.exclusive.acquire
 release_exclusive = clock.exclusive.release
 
-POLITE_TRIES = 100
-
 #: Let other threads have the GIL, or the processor. (`time.sleep(0)` may take as long as the shortest real sleep.)
 give_way: Callable[[], None] = getattr(os, "sched_yield", None) or partial(time.sleep, 0)
+
+POLITE_SECONDS = 0.02
 
 
 def acquire_politely() -> None:
     """Take the commit lock after a first try failed. Returns with the lock held, or raises without it."""
-    for _ in range(POLITE_TRIES):
+    patience = time.monotonic() + POLITE_SECONDS
+    while time.monotonic() < patience:
         give_way()  # on a GIL build this lets the holder finish; see the module's words on convoys
         if acquire(False):
             return
@@ -118,10 +123,33 @@ def unchanged(reads: dict[Any, Cell]) -> bool:
     return True
 
 
-def wait_for_exclusive(timeout: float = -1) -> bool:
-    """Sleep until no other thread is exclusive; at most `timeout` seconds (-1: no limit). True if that came to pass."""
+def settled(variable: Variable) -> Cell:
+    """The variable's cell, once the commit that published it is complete."""
+    while (cell := variable._cell)[1] > clock.now:
+        give_way()
+    return cell
+
+
+def enter_exclusive(timeout: float = -1) -> bool:
+    """Acquire `clock.exclusive`, waiting at most `timeout` seconds (-1: no limit). True if that came to pass.
+
+    In a signal handler or finalizer that interrupted its own thread's commit, the commit lock is let go meanwhile: its
+    holder might be waiting for whom the exclusive transaction waits. The interrupted commit looks at everything anew.
+    """
+    lock: Any = clock.lock
+    if not lock._is_owned():
+        return acquire_exclusive(True, timeout)
+    state = lock._release_save()
     try:
-        if not acquire_exclusive(True, timeout):
+        return acquire_exclusive(True, timeout)
+    finally:
+        lock._acquire_restore(state)
+
+
+def wait_for_exclusive(timeout: float = -1) -> bool:
+    """Wait until no other thread is exclusive; at most `timeout` seconds (-1: no limit). True if that came to pass."""
+    try:
+        if not enter_exclusive(timeout):
             return False
     except BaseException:
         try:
@@ -134,8 +162,8 @@ def wait_for_exclusive(timeout: float = -1) -> bool:
 
 
 def settle() -> None:
-    """Recompute `clock.quiet`. The caller holds the commit lock, and `exclusive` at most because it tested it."""
-    clock.quiet = not (clock.sleepers or clock.snapshots)
+    """Recompute `clock.quiet`. The caller holds the commit lock."""
+    clock.quiet = not (clock.sleepers or clock.snapshots or clock.history or clock.owner)
 
 
 def _before_fork() -> None:
@@ -143,7 +171,10 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_parent() -> None:
-    release()
+    try:
+        release()
+    except RuntimeError:
+        pass  # Ctrl-C kept `_before_fork` from acquiring it
 
 
 def _after_fork_in_child() -> None:
@@ -151,12 +182,23 @@ def _after_fork_in_child() -> None:
     me = threading.get_ident()
     if not clock.exclusive._is_owned():  # type: ignore[attr-defined]
         clock.exclusive._at_fork_reinit()  # type: ignore[attr-defined]
-    for waiter in [w for w in clock.sleepers if w.thread != me]:
-        waiter.withdraw()
-    for token in [t for t in clock.snapshots if getattr(t, "thread", me) != me]:
-        del clock.snapshots[token]
+        clock.owner = None
+    if not clock.lock._is_owned():  # type: ignore[attr-defined]
+        # Ctrl-C kept `_before_fork` from waiting for it, and `os.fork` went on regardless.
+        clock.lock._at_fork_reinit()  # type: ignore[attr-defined]
+        acquire()
+    _forget_other_threads(me)
     clock.quiet = False  # the next commit looks for itself
     release()
+
+
+def _forget_other_threads(me: int) -> None:
+    for waiter in list(clock.sleepers):
+        if waiter.thread != me:
+            waiter.withdraw()
+    for token in list(clock.snapshots):
+        if token.thread != me:
+            del clock.snapshots[token]
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

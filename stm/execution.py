@@ -18,20 +18,20 @@ the first thing an exception handler does, so that a second exception finds noth
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Mapping
 from types import CodeType, MethodType
 from typing import Any, NoReturn
 
-from stm.clock import Cell, acquire, acquire_exclusive, acquire_politely, clock, release, release_exclusive, unchanged
+from stm.clock import Cell, acquire, acquire_politely, clock, enter_exclusive, release, release_exclusive, unchanged
 from stm.contention import INSIST_AFTER, pause
 from stm.errors import TransactionTimeout
 from stm.hooks import run_all
 from stm.snapshot import Snapshot, begin, end, forget
 from stm.transaction import (
     READ_ONLY,
+    UNTOUCHABLE,
     CommitTimeout,
     Extras,
     Restart,
@@ -40,11 +40,13 @@ from stm.transaction import (
     Transaction,
     commit_any,
     descriptor,
+    here,
 )
 from stm.waiting import sleep
 
 Args = tuple[Any, ...]
 
+FOREVER = 1e9  # seconds; no clock of this process will see the end of it
 DISTURBANCE = "another transaction to end that must not be disturbed"
 
 
@@ -57,14 +59,14 @@ class Options:
         if timeout is not None:
             if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
                 raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
-            if math.isnan(timeout) or timeout < 0:
+            if timeout != timeout or timeout < 0:
                 raise ValueError(f"timeout must not be negative or NaN, got {timeout!r}; None waits without limit")
         if read_only and irrevocable:
             raise ValueError(
                 "read_only=True and irrevocable=True exclude each other: a read-only transaction never needs to be "
                 "irrevocable, since it never aborts"
             )
-        self.timeout = timeout
+        self.timeout = None if timeout is None else float(min(timeout, FOREVER))
         self.read_only = read_only
         self.irrevocable = irrevocable
         self.name = name
@@ -117,13 +119,15 @@ class Execution:
         extras.exclusive = exclusive
         extras.irrevocable = options.irrevocable
         patience = self.patience()
+        me = threading.get_ident()
+        outermost = clock.owner != me
         reads: dict[Any, Cell] = {}
         writes: dict[Any, Any] = {}
         try:
             if exclusive:
-                if not acquire_exclusive(True, patience):
+                if not enter_exclusive(patience):
                     self.time_out(DISTURBANCE)
-                become_exclusive()
+                become_exclusive(me)
             elif token is not None:
                 begin(token)
             try:
@@ -137,16 +141,17 @@ class Execution:
             except BaseException as error:
                 tx.writes = tx.reads = None
                 rv, fate = tx.rv, tx.fate
-                tx.extras = tx.scope = tx.snapshot = tx.fate = None
+                tx.extras = tx.scope = tx.snapshot = tx.fate = tx.held = None
                 ended = Ended(reads, rv, extras, fate)
                 if ends_call(error, ended, consistent=token is not None):
                     raise
                 return None, ended
             tx.writes = tx.reads = None
             rv, fate = tx.rv, tx.fate
-            tx.extras = tx.scope = tx.snapshot = tx.fate = None
+            tx.extras = tx.scope = tx.snapshot = tx.fate = tx.held = None
             ended = Ended(reads, rv, extras, fate)
-            if conclude(ended, writes, self.deadline):
+            # (What a read-only attempt has "written" are timers whose time had come.)
+            if conclude(ended, {} if options.read_only else writes, self.deadline):
                 return result, None
             return None, ended
         except CommitTimeout:
@@ -154,6 +159,8 @@ class Execution:
         finally:
             # First of all, and by one C call: what others would miss. An attempt holds one of these at most.
             if exclusive:
+                if outermost and clock.owner == me:
+                    clock.owner = None
                 try:
                     release_exclusive()
                 except RuntimeError:
@@ -183,13 +190,9 @@ class Execution:
         self.aborts = 0
         if self.deadline is not None and time.monotonic() >= self.deadline and ended.reads:
             self.time_out(describe(ended.reads))
-        dues = [tvar._due for tvar in ended.reads]
-        limits = [self.deadline, None if extras is None else extras.wake_at, *dues]
+        limits = [self.deadline, None if extras is None else extras.wake_at, *(tvar._due for tvar in ended.reads)]
         if sleep(ended.reads, min((limit for limit in limits if limit is not None), default=None), self.options.name):
             return
-        for tvar, due in zip(ended.reads, dues, strict=True):
-            if due is not None:
-                tvar._fire_if_due()
         if self.deadline is not None and time.monotonic() >= self.deadline and unchanged(ended.reads):
             self.time_out(describe(ended.reads))
 
@@ -221,11 +224,12 @@ def describe(reads: Mapping[Any, Cell]) -> str:
     return "a change of " + ", ".join(shown)
 
 
-def become_exclusive() -> None:
-    """Make committers look at `clock.exclusive`, which the caller holds, before they publish."""
+def become_exclusive(me: int) -> None:
+    """Tell committers that the calling thread, `me`, holds `clock.exclusive`, and that they have to wait for it."""
     try:
         if not acquire(False):
             acquire_politely()
+        clock.owner = me
         clock.quiet = False
     except BaseException:
         try:
@@ -258,20 +262,47 @@ def run_hooks(extras: Extras) -> None:
 def ends_call(error: BaseException, ended: Ended, consistent: bool) -> bool:
     """Does this exception, which left the outermost body, end the call? If not, the body is to run again.
 
-    `consistent`: the attempt read a snapshot, which can't be stale.
+    `consistent`: the attempt read a snapshot, which can't be stale. Raises what came from outside, if `error` has
+    merely taken its place.
     """
-    if isinstance(error, Signal):
-        if ended.fate is None:
-            ended.fate = Restart  # raised by hand
-        return False
-    if not isinstance(error, Exception):
-        return True
-    if ended.fate is None and (consistent or unchanged(ended.reads)):
-        return True
-    if from_signal_handler(error):
-        return True
-    extras = ended.extras
-    return extras is not None and extras.irrevocable
+    if not isinstance(error, Signal):
+        if not isinstance(error, Exception):
+            return True
+        if ended.fate is None and (consistent or unchanged(ended.reads)):
+            return True
+        if from_signal_handler(error):
+            return True
+        if ended.extras is not None and ended.extras.irrevocable:
+            return True
+    elif ended.fate is None:
+        ended.fate = Restart  # raised by hand
+    intruder = from_outside(error)
+    if intruder is not None:
+        raise intruder
+    return False
+
+
+def from_outside(error: BaseException) -> BaseException | None:
+    """The exception from outside (Ctrl-C, a signal handler's) in whose stead `error` left the body, if there is one.
+
+    It is in the context of `error`, and was on its way through the body's own frames, unlike one that was being handled
+    already when the transaction began.
+    """
+    frames = set()
+    step = error.__traceback__.tb_next if error.__traceback__ is not None else None
+    while step is not None:
+        frames.add(step.tb_frame)
+        step = step.tb_next
+    seen = {id(error)}
+    earlier = error.__cause__ or error.__context__
+    while earlier is not None and id(earlier) not in seen:
+        seen.add(id(earlier))
+        passed = earlier.__traceback__
+        was_here = passed is not None and passed.tb_frame in frames and not isinstance(earlier, Signal)
+        if was_here and (not isinstance(earlier, Exception) or from_signal_handler(earlier)):
+            return earlier
+        earlier = earlier.__cause__ or earlier.__context__
+    return None
 
 
 def from_signal_handler(error: BaseException) -> bool:
@@ -310,33 +341,64 @@ def nest(tx: Transaction, options: Options, fn: Callable[..., Any], args: Args, 
     """Run `fn` as a scope of the running transaction `tx`."""
     if options.irrevocable:
         make_irrevocable(tx)
-    deadline = None if options.timeout is None else deadline_of_scope(tx, options)
-    outer, scope = tx.scope, tx.new_scope(options.read_only)
-    tx.scope = scope
+    deadline = None if options.timeout is None else deadline_of_scope(tx, options, fn)
     try:
-        result = fn(*args, **kwargs)
-    except BaseException as error:
-        rv, tx.rv = tx.rv, -1  # the attempt is dead until its undoing is complete
-        tx.undo_scope(outer, scope, rv)
-        if deadline is None or not isinstance(error, Retry):
+        return in_scope(tx, options.read_only, fn, args, kwargs)
+    except Retry:
+        if deadline is None:
             raise
         if time.monotonic() < deadline:
             extras = tx.more()
             extras.wake_at = deadline if extras.wake_at is None else min(extras.wake_at, deadline)
             raise
-    else:
-        tx.leave_scope(outer, scope)
-        return result
-    tx.revive()
+        tx.rv, tx.fate = tx.resume_at, None
     raise timed_out(options, describe(tx.reads))
 
 
-def deadline_of_scope(tx: Transaction, options: Options) -> float:
-    """When a nested scope's time is up: counted from its first entry, in whichever attempt that was."""
+def in_scope(tx: Transaction, read_only: bool, fn: Callable[..., Any], args: Args, kwargs: Mapping[str, Any]) -> Any:
+    """Run `fn` as a part of the running transaction `tx` whose writes and hooks are discarded if it raises."""
+    scope = tx.new_scope(read_only)
+    tx.scope = scope
+    try:
+        result = fn(*args, **kwargs)
+        tx.leave_scope(scope)
+        return result
+    except BaseException as error:
+        # The attempt is dead until the scope is undone, and what strikes meanwhile doesn't join it.
+        if tx.fate is Retry and error.__class__ is not Retry:
+            tx.fate = None  # something else took the place of a retry in this scope, which ends with it
+        if tx.rv >= 0:
+            tx.resume_at = tx.rv
+            tx.rv = -1
+        if tx.held is not None:
+            tx.writes, tx.held = tx.held, None
+        here.tx = tx.spare
+        try:
+            tx.undo_scope(scope)
+        except BaseException:
+            here.tx = tx
+            if tx.rv >= 0:
+                tx.resume_at = tx.rv
+                tx.rv = -1
+            tx.held, tx.writes = tx.writes, UNTOUCHABLE  # nobody is to see them half undone
+            if tx.fate is Retry:
+                tx.fate = None  # it was on its way when this came in between, and will not arrive
+            raise
+        here.tx = tx
+        raise
+
+
+def deadline_of_scope(tx: Transaction, options: Options, fn: Callable[..., Any]) -> float:
+    """When a nested scope's time is up: counted from its first entry, in whichever attempt that was.
+
+    Scopes are told apart by their code, their limit, and their order of entry: the function itself, and its options,
+    may well be made anew in each attempt.
+    """
     assert options.timeout is not None
     extras = tx.more()
-    ordinal = extras.entered[options] = extras.entered.get(options, 0) + 1
-    return extras.deadlines.setdefault((options, ordinal), time.monotonic() + options.timeout)
+    kind = (getattr(fn, "__code__", fn), options.timeout)
+    ordinal = extras.entered[kind] = extras.entered.get(kind, 0) + 1
+    return extras.deadlines.setdefault((kind, ordinal), time.monotonic() + options.timeout)
 
 
 def make_irrevocable(tx: Transaction) -> None:

@@ -52,7 +52,7 @@ def make(fn, options):
                 except BaseException as error:
                     tx.writes = tx.reads = None
                     rv, extras, fate = tx.rv, tx.extras, tx.fate
-                    tx.extras = tx.scope = tx.fate = None
+                    tx.extras = tx.scope = tx.fate = tx.held = None
                     failure = Ended(reads, rv, extras, fate)
                     if ends_call(error, failure, consistent=False):
                         raise
@@ -65,7 +65,7 @@ def make(fn, options):
                         failure = Ended(reads, rv, None, None)
                     else:
                         fate = tx.fate
-                        tx.extras = tx.scope = tx.fate = None
+                        tx.extras = tx.scope = tx.fate = tx.held = None
                         failure = Ended(reads, rv, extras, fate)
                         if conclude(failure, writes):
                             return result

@@ -113,18 +113,32 @@ def link(cell: Cell, commit_version: int, newest: int) -> list[Any] | None:
 
 
 def trim(freed: list[Any]) -> None:
-    """Empty the links that no running snapshot can follow. Called under the commit lock; `freed` takes the cells."""
+    """Empty the links that no running snapshot can follow. Called under the commit lock; `freed` takes the cells.
+
+    Should a signal handler commit meanwhile, it adds to the history's end, and leaves the trimming to us.
+    """
     global _sweep_at
+    if clock.trimming:
+        return
+    clock.trimming = True
+    try:
+        history = clock.history
+        active = sorted(list(clock.snapshots.values()))  # noqa: C414 - see newest()
+        _trim_ended(active[0] if active else None, freed)
+        if len(history) > _sweep_at:
+            _sweep(active, freed)
+            _sweep_at = max(SWEEP_AT_LEAST, 2 * len(history))
+    finally:
+        clock.trimming = False
+
+
+def _trim_ended(oldest: int | None, freed: list[Any]) -> None:
     history = clock.history
-    active = sorted(list(clock.snapshots.values()))  # noqa: C414 - see newest()
-    oldest = active[0] if active else None
     while history and (oldest is None or history[0][1] <= oldest):
-        box = history.popleft()[2]
+        box = history[0][2]
         freed += box
         box.clear()
-    if len(history) > _sweep_at:
-        _sweep(active, freed)
-        _sweep_at = max(SWEEP_AT_LEAST, 2 * len(history))
+        history.popleft()
 
 
 def _sweep(active: list[int], freed: list[Any]) -> None:
@@ -133,9 +147,10 @@ def _sweep(active: list[int], freed: list[Any]) -> None:
     From new to old, a link to a cell that nobody needs takes over what that cell links to. The link taken over from
     hung on that cell alone (and on a reader that is just passing through, to whom it stays good).
     """
+    entries = list(clock.history)
     kept = []
     absorbed: set[int] = set()
-    for first, end_version, box in reversed(clock.history):
+    for first, end_version, box in reversed(entries):
         if id(box) in absorbed:
             continue
         while box and not any(first <= version < end_version for version in active):
@@ -149,5 +164,7 @@ def _sweep(active: list[int], freed: list[Any]) -> None:
             first, end_version, box[0] = older[0][1], first, older[0]
         if box:
             kept.append((first, end_version, box))
-    clock.history.clear()
-    clock.history.extend(sorted(kept, key=lambda entry: entry[1]))
+    kept.sort(key=lambda entry: entry[1], reverse=True)
+    for _ in entries:
+        clock.history.popleft()
+    clock.history.extendleft(kept)

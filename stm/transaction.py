@@ -82,21 +82,37 @@ class CommitTimeout(Exception):
 MISSING: Final = object()
 
 
+class _Untouchable(dict[Any, Any]):
+    def __contains__(self, tvar: object) -> bool:
+        raise Restart
+
+    def __setitem__(self, tvar: object, value: object) -> None:
+        raise Restart
+
+
+#: Stands for the writes of an attempt that is dead because the undoing of a scope was interrupted.
+UNTOUCHABLE: Final = _Untouchable()
+
+
 class Scope:
     """A part of an attempt that can be undone alone: a nested transaction, or an alternative of `or_else`.
 
-    `undo` holds what the attempt had written to each variable before this scope first wrote to it.
+    `outer` is the scope around it. `undo` holds what the attempt had written to each variable before this scope first
+    wrote to it; `hooks`, how many hooks there were.
     """
 
-    __slots__ = ("hooks", "read_only", "undo")
+    __slots__ = ("hooks", "outer", "read_only", "undo")
 
-    def __init__(self, read_only: bool, hooks: tuple[int, int]) -> None:
+    def __init__(self, outer: Scope | None, read_only: bool, hooks: tuple[int, int]) -> None:
+        self.outer = outer
         self.read_only = read_only
         self.undo: dict[Any, Any] = {}
         self.hooks = hooks
 
     def note(self, writes: dict[Any, Any], tvar: Variable) -> None:
         """Called before each write inside the scope."""
+        if writes is UNTOUCHABLE:
+            raise Restart
         if self.read_only:
             raise ReadOnlyViolation(
                 f"a write to {tvar!r} inside a read_only=True transaction; "
@@ -106,7 +122,7 @@ class Scope:
             self.undo[tvar] = writes.get(tvar, MISSING)
 
 
-READ_ONLY: Final = Scope(True, (0, 0))
+READ_ONLY: Final = Scope(None, True, (0, 0))
 
 
 class Extras:
@@ -143,76 +159,100 @@ class Extras:
 
 
 class Transaction:
-    """A thread's transaction descriptor, used again for each attempt. `writes is None` means: not in a transaction."""
+    """A thread's transaction descriptor, used again for each attempt. `writes is None` means: not in a transaction.
 
-    __slots__ = ("extras", "fate", "reads", "resume_at", "rv", "scope", "snapshot", "writes")
+    An attempt is *dead* while `rv` is -1: its body may still run, but whatever it reads ends it, and it can't commit.
+    It dies of its `fate`, a `Signal` that it may have swallowed; or for as long as a scope is being undone.
+    """
+
+    __slots__ = ("extras", "fate", "held", "reads", "resume_at", "rv", "scope", "snapshot", "spare", "writes")
 
     def __init__(self) -> None:
         self.writes: dict[Any, Any] | None = None
+        self.held: dict[Any, Any] | None = None  # what `writes` was before it became UNTOUCHABLE
         self.reads: Any = None  # a dict from variable to cell while `writes` is one
         self.rv = 0
+        self.resume_at = 0  # what `rv` was before the attempt died
+        self.fate: type[Signal] | None = None
         self.scope: Scope | None = None
         self.extras: Extras | None = None
         self.snapshot: Snapshot | None = None
-        #: Why the attempt is over although its body may still run: it swallowed a `Signal`. Then `rv` is -1.
-        self.fate: type[Signal] | None = None
-        self.resume_at = 0
+        self.spare: Transaction | None = None
 
     def extend(self, tvar: Variable) -> Cell:
-        """The cell to read of a variable that is newer than the attempt. Moves `rv`, or raises `Restart`."""
-        if self.rv < 0:
-            raise self.fate or Restart
-        if self.snapshot is not None:
-            return cell_at(tvar._cell, self.rv)
+        """The cell to read of a variable that is newer than the attempt. Records it, moves `rv`; or raises `Restart`.
+
+        A signal handler may strike here and read on the attempt's account. Hence the copy; and what it reads before
+        the last lines is no older than `now`, unless it moved `rv` itself, which is looked for.
+        """
         while True:
+            rv = self.rv
+            if rv < 0:
+                raise self.fate or Restart
+            if self.snapshot is not None:
+                return cell_at(tvar._cell, rv)
             now = clock.now
-            if not unchanged(self.reads):
+            if not unchanged(self.reads.copy()):
                 self.doom(Restart)
             cell = tvar._cell
-            if cell[1] <= now:
+            if self.rv == rv and cell[1] <= now:
+                self.reads[tvar] = cell
                 self.rv = now
                 return cell
-            give_way()  # another thread is between its cells and the clock
+            if cell[1] > now:
+                give_way()  # another thread is between its cells and the clock, or has just passed it
 
     def doom(self, fate: type[Signal]) -> NoReturn:
         """End the attempt: raises `fate` now, and again at every read should the body swallow it."""
-        self.resume_at, self.rv, self.fate = self.rv, -1, fate
+        if self.rv >= 0:
+            self.resume_at, self.rv = self.rv, -1
+        self.fate = fate
         raise fate
-
-    def revive(self) -> None:
-        """Take back a `Retry` that an enclosing scope has handled."""
-        self.rv, self.fate = self.resume_at, None
 
     def more(self) -> Extras:
         """The attempt's extras, made on first use."""
-        extras = self.extras
-        if extras is None:
-            extras = self.extras = Extras()
-        return extras
+        if self.extras is None:
+            extras = Extras()
+            if self.extras is None:  # a signal handler may have been here meanwhile
+                self.extras = extras
+        return self.extras
 
     def new_scope(self, read_only: bool) -> Scope:
-        """A scope inside the present one. The caller enters it by assigning `self.scope`, and ends it with
-        `leave_scope` or `undo_scope`, giving the scope that was before.
-        """
+        """A scope inside the present one, to be entered by assigning `self.scope`."""
+        if self.spare is None:
+            self.spare = Transaction()  # for `undo`
         extras, outer = self.extras, self.scope
         hooks = (0, 0) if extras is None else (len(extras.on_commit), len(extras.on_rollback))
-        return Scope(read_only or (outer is not None and outer.read_only), hooks)
+        return Scope(outer, read_only or (outer is not None and outer.read_only), hooks)
 
-    def leave_scope(self, outer: Scope | None, scope: Scope) -> None:
+    def leave_scope(self, scope: Scope) -> None:
         """The scope ended well: what it would have undone is now the outer scope's to undo."""
-        self.scope = outer
+        outer = scope.outer
         if outer is not None and not outer.read_only:
             for tvar, before in scope.undo.items():
                 outer.undo.setdefault(tvar, before)
+        self.scope = outer
 
-    def undo_scope(self, outer: Scope | None, scope: Scope, rv: int) -> None:
-        """Discard the scope's writes and hooks, then set the attempt's read version, which was put by, to `rv`.
+    def undo_scope(self, scope: Scope) -> None:
+        """Discard the writes and hooks of a scope, and of scopes in it whose undoing was interrupted.
 
-        Should an exception strike meanwhile, the read version remains -1, and the attempt can't commit.
+        The caller has put `rv` by in `resume_at`, so that the attempt is dead meanwhile. It stays so if something
+        strikes here, until perhaps an outer scope completes the work.
         """
+        pending = [scope]
+        inner = self.scope
+        while inner is not None and inner is not scope and inner is not scope.outer:
+            pending.insert(-1, inner)
+            inner = inner.outer
+        for one in pending:
+            self._restore(one)
+        self.scope = scope.outer
+        if self.fate is None:
+            self.rv = self.resume_at
+
+    def _restore(self, scope: Scope) -> None:
         writes = self.writes
         assert writes is not None
-        self.scope = outer
         before = scope.undo
         first_written = [tvar for tvar, value in before.items() if value is MISSING]
         in_one_call(map(writes.pop, first_written, repeat(None)))
@@ -222,7 +262,6 @@ class Transaction:
             commits, rollbacks = scope.hooks
             del extras.on_commit[commits:]
             del extras.on_rollback[rollbacks:]
-        self.rv = rv
 
 
 #: `here.tx` is the calling thread's descriptor; the hot paths read it so, and take `AttributeError` for "none yet".
@@ -325,8 +364,16 @@ def commit_any(
 def publish(
     reads: dict[Any, Cell], writes: dict[Any, Any], rv: int, extras: Extras | None, freed: list[Any]
 ) -> bool | None:
-    """`commit_any` under the lock: True if published, False if `reads` are stale, None if another is exclusive."""
-    while wait_for_exclusive(0):
+    """`commit_any` under the lock: True if published, False if `reads` are stale, None if another is exclusive.
+
+    A signal handler may strike anywhere before the last line and commit itself, or let go of the lock for a while:
+    if it did, that line sees it, and all is done anew.
+    """
+    me = threading.get_ident()
+    while True:
+        owner = clock.owner
+        if owner is not None and owner != me:
+            return None
         now = clock.now
         if now != rv and not unchanged(reads):
             return False
@@ -354,10 +401,8 @@ def publish(
             places += woken
             names += ["woken"] * len(woken)
             news += [True] * len(woken)
-            steps = chain(steps, map(call, [waiter.wake for waiter in woken], repeat(None)))
-        if clock.now == now:
+            steps = chain(steps, map(call, [waiter.wake for waiter in woken]))
+        if clock.now == now and clock.owner == owner:
             in_one_call(steps)
-            if not clock.exclusive._is_owned():  # type: ignore[attr-defined]
-                settle()
+            settle()
             return True
-    return None

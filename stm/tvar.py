@@ -30,7 +30,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, NoReturn, ParamSpec, TypeVar
 
-from stm.clock import Cell, clock
+from stm.clock import Cell, clock, settled
 from stm.execution import Options, transact
 from stm.transaction import commit, descriptor, here
 from stm.waiting import Waiter
@@ -66,7 +66,10 @@ class TVar(Generic[T]):
             tx = descriptor()
         writes = tx.writes
         if writes is None:
-            return self._cell[0]  # type: ignore[no-any-return]
+            cell = self._cell
+            if cell[1] > clock.now:
+                cell = settled(self)
+            return cell[0]  # type: ignore[no-any-return]
         if self in writes:
             return writes[self]  # type: ignore[no-any-return]
         cell = self._cell
@@ -122,7 +125,7 @@ class TVar(Generic[T]):
         """The last committed value, even inside a transaction, and not recorded as a read: it may be out of date by
         the time of the commit, and next to other values it may be inconsistent.
         """
-        return self._cell[0]  # type: ignore[no-any-return]
+        return settled(self)[0]  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
         name = "" if self._name is None else f" {self._name!r}"
@@ -136,33 +139,34 @@ class TVar(Generic[T]):
 
 
 class Timer(TVar[bool]):
-    """A variable that turns true by itself. It needs no thread: whoever reads or awaits it looks at the time."""
+    """A variable that turns true by itself. It needs no thread, and no commit: whoever reads it looks at the time.
+
+    A transaction that finds the time come treats the variable as one that it has itself set to true, and never changes
+    its mind in the same attempt. One that waits sleeps until `_due` at most.
+    """
 
     __slots__ = ("_due",)
 
     def __init__(self, due: float) -> None:
         super().__init__(False, name="after")
-        self._due: float | None = due  # type: ignore[misc]
-
-    def _fire_if_due(self) -> None:
-        """Turn true if it is time. A commit of its own, also inside a transaction."""
-        due = self._due
-        if due is not None and time.monotonic() >= due:
-            commit({}, {self: True}, clock.now)
-            self._due = None  # type: ignore[misc]
+        self._due: float = due  # type: ignore[misc]
 
     def get(self) -> bool:
         tx = descriptor()
-        if self._due is not None and (tx.writes is None or self not in tx.reads):
-            self._fire_if_due()
+        if tx.writes is None:
+            return self.peek()
+        if self not in tx.reads and self not in tx.writes and time.monotonic() >= self._due:
+            tx.writes[self] = True
         return super().get()
 
     if not TYPE_CHECKING:
         value = property(get, TVar.set, doc="True once the time is up.")
 
     def peek(self) -> bool:
-        self._fire_if_due()
-        return super().peek()
+        return time.monotonic() >= self._due or super().peek()
+
+    def __repr__(self) -> str:
+        return f"<after {max(0.0, self._due - time.monotonic()):.3g} s>"
 
 
 def after(seconds: float) -> TVar[bool]:
@@ -197,13 +201,13 @@ def snapshot(*tvars: TVar[Any]) -> tuple[Any, ...]:
     for tvar in tvars:
         if not isinstance(tvar, TVar):
             raise TypeError(f"snapshot() takes TVars, not {tvar!r}")
-        if tvar._due is not None:
-            tvar._fire_if_due()  # type: ignore[attr-defined]
     if descriptor().writes is not None:
         return _values(tvars)
     version = clock.now
     cells = list(map(_cell_of, tvars))
-    if all(cell[1] <= version for cell in cells):  # nobody committed to them meanwhile, mostly
+    if all(cell[1] <= version for cell in cells) and not any(
+        isinstance(tvar, Timer) for tvar in tvars
+    ):  # nobody committed to them meanwhile, mostly
         return tuple(cell[0] for cell in cells)
     result: tuple[Any, ...] = transact(_READ_ONLY, _values, (tvars,), {})
     return result

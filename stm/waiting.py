@@ -2,20 +2,20 @@
 
 Promises
 --------
-No polling: after a few glances, which end within some microseconds (spin, then park), a waiting thread is in one
-blocking call. No lost wake-up: registering and checking that nothing has
-changed yet is one step under the commit lock, and so is publishing and looking who waits. No waiter left behind:
-`withdraw` is one C call that no signal can split, and runs however the wait ends. Ctrl-C interrupts the wait.
+No polling: after a few glances, which end within 100 microseconds (spin, then park), a waiting thread is in one
+blocking call. No lost wake-up: registering, and then checking that nothing has changed yet, is one step under the
+commit lock, and so is publishing and looking who waits. No waiter left behind: `withdraw` is one C call that no signal
+can split, and runs however the wait ends. Ctrl-C interrupts the wait.
 
-A committer wakes in the very C call that publishes (`transaction.publish_many`), oldest waiter first, so that an
-exception thrown into it can't come between. Waking twice does no harm, hence no hand-shake with a waiter that is
-just giving up.
+A committer wakes in the very C call that publishes (`transaction.publish`), oldest waiter first, so that an
+exception thrown into it can't come between. The same call marks the waiter, so that nobody wakes it twice; and a
+waiter that has just given up is woken for nothing, which does no harm.
 
 Cost: a wait is linear in the read set. A commit while nobody waits pays nothing; otherwise it looks at each variable
 it writes, not at each waiter. A woken transaction runs again from its start and may well go back to sleep.
 
 Rejected: one condition variable for all (every commit would wake everybody), and a `threading.Condition` each (its
-Python code is open to signals, and a C queue is faster).
+Python code is open to signals, and a lock alone is faster).
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import repeat
 from operator import attrgetter
-from queue import Empty, SimpleQueue
 from typing import Any
 
 from stm.clock import Cell, Variable, acquire, acquire_politely, clock, give_way, release, unchanged
@@ -37,6 +36,8 @@ from stm.errors import BlockedForever
 #: "Empirical Studies of Competitive Spinning for a Shared-Memory Multiprocessor", 1991).
 GLANCES = 50
 GLANCES_AT_VARIABLES = 500
+#: Seconds after which to stop looking all the same: busy threads may keep the GIL for long.
+GLANCING = 1e-4
 
 _in_one_call = deque[Any](maxlen=0).extend
 
@@ -44,13 +45,13 @@ _in_one_call = deque[Any](maxlen=0).extend
 class Waiter:
     """Somebody waiting for one of several variables to change.
 
-    `wake` is called with one argument, possibly more than once and possibly late, by the committer, who holds the
-    commit lock: it must be quick, must not raise, and should be implemented in C. `since` is `time.monotonic()`.
+    `wake` is called once at most, possibly late, by a committer, who holds the commit lock: it must be quick, must not
+    raise, and should be implemented in C. `since` is `time.monotonic()`.
     """
 
     __slots__ = ("__weakref__", "name", "places", "since", "thread", "variables", "wake", "woken")
 
-    def __init__(self, wake: Callable[[Any], object], variables: Iterable[Variable], name: str | None) -> None:
+    def __init__(self, wake: Callable[[], object], variables: Iterable[Variable], name: str | None) -> None:
         self.wake = wake
         self.variables = tuple(variables)
         self.name = name
@@ -64,9 +65,9 @@ class Waiter:
         try:
             if not acquire(False):
                 acquire_politely()
+            self._enlist()
+            # Only now: a signal handler that commits in between must find the waiter.
             waits = unchanged(reads)
-            if waits:
-                self._enlist()
         except BaseException:
             try:
                 release()
@@ -74,6 +75,8 @@ class Waiter:
                 pass
             raise
         release()
+        if not waits:
+            self.withdraw()
         return waits
 
     def _enlist(self) -> None:
@@ -115,26 +118,35 @@ def sleep(reads: dict[Any, Cell], deadline: float | None, name: str | None) -> b
             f"{what} called retry() before it had read anything: no other transaction could ever wake it. "
             "Read the variables it waits for, inside the transaction, before retry() or check()."
         )
-    if clock.lock._is_owned():  # type: ignore[attr-defined]
+    if clock.lock._is_owned() or clock.exclusive._is_owned():  # type: ignore[attr-defined]
         raise BlockedForever(
             "retry() in a signal handler or finalizer that interrupted a commit of its own thread: "
             "nobody could commit while it sleeps"
         )
-    patience = None if deadline is None else min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)
-    if patience != 0:
-        for _ in range(min(GLANCES, GLANCES_AT_VARIABLES // len(reads))):
-            give_way()
-            if not unchanged(reads):
-                return True
-    bell = SimpleQueue[None]()
-    waiter = Waiter(bell.put, reads, name)
+    if _glance(reads, deadline):
+        return True
+    bell = threading.Lock()  # (`SimpleQueue.get` would do too, but forgets its time limit under signals before 3.13)
+    bell.acquire()
+    waiter = Waiter(bell.release, reads, name)
     withdrawal = map(dict.pop, waiter.places, repeat(waiter), repeat(None))  # prepared, so that one call remains
     try:
         if not waiter.register(reads):
             return True
-        bell.get(True, patience)
-        return True
-    except Empty:
-        return not unchanged(reads)
+        patience = -1.0 if deadline is None else min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)
+        return bell.acquire(True, patience) or not unchanged(reads)
     finally:
         _in_one_call(withdrawal)
+
+
+def _glance(reads: dict[Any, Cell], deadline: float | None) -> bool:
+    """Wait for a very short while, awake. True if something changed."""
+    until = time.monotonic() + GLANCING
+    if deadline is not None and deadline < until:
+        return False
+    for _ in range(min(GLANCES, GLANCES_AT_VARIABLES // len(reads))):
+        give_way()
+        if not unchanged(reads):
+            return True
+        if time.monotonic() > until:
+            return False
+    return False

@@ -175,7 +175,7 @@ def test_the_oldest_waiter_is_woken_first(monkeypatch):
     from stm.waiting import Waiter, wakes
 
     x = TVar(0)
-    waiters = [Waiter(lambda _: None, [x], str(number)) for number in range(3)]
+    waiters = [Waiter(lambda: None, [x], str(number)) for number in range(3)]
     for waiter in reversed(waiters):
         assert waiter.register({})
     assert [waiter.name for waiter in wakes([x])] == ["0", "1", "2"]
