@@ -17,8 +17,14 @@ The promises (tests name them by these numbers):
 8. *Asynchronous exceptions* leave all of a commit visible or none of it, no lock held, and are never swallowed.
 
 A body may run many times: keep side effects out of it (`hooks.py` has a place for them). A function called inside a
-transaction, decorated or not, joins it; a decorated one is a nested scope. So does what runs in a body uninvited: a
-signal handler, or a finalizer, that uses transactional variables.
+transaction, decorated or not, joins it; a decorated one is a nested scope.
+
+What runs in a body uninvited, a signal handler or a finalizer that uses transactional variables, joins it too: its
+writes count if and when that attempt commits, and are discarded with it, for instance if the body goes on to `retry`.
+So a handler that must be heard sets a plain flag or writes to a pipe, or hands the write to another thread. While the
+library itself is at work (beginning, committing, waiting), such code is a transaction of its own. One thing it can't
+do then: if it changes what an `irrevocable=True` transaction has read, in the instant in which that one commits, the
+body has to run again.
 
 Cost of two reads and two writes: about five times that of the same under one `threading.Lock`; `python -m bench`
 prints the figure of your machine.
@@ -48,7 +54,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar, overload
 from stm.errors import IrrevocableRetry
 from stm.execution import Options, in_scope, transact
 from stm.quick import quick
-from stm.transaction import Retry, active, descriptor
+from stm.transaction import Retry, Transaction, active, descriptor
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -164,7 +170,10 @@ def retry() -> NoReturn:
 
     Source: Harris, Marlow, Peyton Jones, Herlihy, "Composable Memory Transactions", 2005.
     """
-    tx = active("retry()")
+    _retry(active("retry()"))
+
+
+def _retry(tx: Transaction) -> NoReturn:
     if tx.extras is not None and tx.extras.irrevocable:
         raise IrrevocableRetry(
             "retry() in an irrevocable transaction: it may have done I/O, so it can't run again; "
@@ -177,9 +186,9 @@ def retry() -> NoReturn:
 
 def check(condition: object) -> None:
     """`retry()` unless the condition is true."""
-    active("check()")
+    tx = active("check()")
     if not condition:
-        retry()
+        _retry(tx)
 
 
 def or_else(first: Callable[[], R], *rest: Callable[[], R]) -> R:

@@ -138,12 +138,22 @@ def enter_exclusive(timeout: float = -1) -> bool:
     """
     lock: Any = clock.lock
     if not lock._is_owned():
-        return acquire_exclusive(True, timeout)
+        return _enter(timeout)
     state = lock._release_save()
     try:
-        return acquire_exclusive(True, timeout)
+        return _enter(timeout)
     finally:
         lock._acquire_restore(state)
+
+
+def _enter(timeout: float) -> bool:
+    if acquire_exclusive(True, timeout):
+        return True
+    while clock.owner is None:  # whoever holds it merely passes through, or is about to become the owner
+        give_way()
+        if acquire_exclusive(False):
+            return True
+    return False
 
 
 def wait_for_exclusive(timeout: float = -1) -> bool:

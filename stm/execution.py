@@ -276,9 +276,10 @@ def ends_call(error: BaseException, ended: Ended, consistent: bool) -> bool:
             return True
     elif ended.fate is None:
         ended.fate = Restart  # raised by hand
-    intruder = from_outside(error)
-    if intruder is not None:
-        raise intruder
+    if error.__context__ is not None or error.__cause__ is not None:
+        intruder = from_outside(error)
+        if intruder is not None:
+            raise intruder
     return False
 
 

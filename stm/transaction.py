@@ -369,10 +369,9 @@ def publish(
     A signal handler may strike anywhere before the last line and commit itself, or let go of the lock for a while:
     if it did, that line sees it, and all is done anew.
     """
-    me = threading.get_ident()
     while True:
         owner = clock.owner
-        if owner is not None and owner != me:
+        if owner is not None and owner != threading.get_ident():
             return None
         now = clock.now
         if now != rv and not unchanged(reads):
@@ -388,20 +387,14 @@ def publish(
             cells = [(value, version, None) for value in writes.values()]
             if clock.history:
                 trim(freed)
-        places: list[Any] = [*tvars, clock]
-        names = ["_cell"] * len(tvars) + ["now"]
-        news: list[Any] = [*cells, version]
+        names = ["_cell"] * len(tvars)
+        steps: Iterator[Any] = map(setattr, [*tvars, clock], [*names, "now"], [*cells, version])
         if extras is not None:
-            places.append(extras)
-            names.append("committed")
-            news.append(True)
-        steps: Iterator[Any] = map(setattr, places, names, news)
+            steps = chain(steps, map(setattr, (extras,), ("committed",), (True,)))
         if clock.sleepers:
             woken = wakes(tvars)
-            places += woken
-            names += ["woken"] * len(woken)
-            news += [True] * len(woken)
-            steps = chain(steps, map(call, [waiter.wake for waiter in woken]))
+            marks = map(setattr, woken, repeat("woken"), repeat(True))
+            steps = chain(steps, marks, map(call, [waiter.wake for waiter in woken]))
         if clock.now == now and clock.owner == owner:
             in_one_call(steps)
             settle()

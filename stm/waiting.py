@@ -34,6 +34,7 @@ from stm.errors import BlockedForever
 #: How often to look before going to sleep. On two cores a partner's whole turn takes a few microseconds, and putting a
 #: thread to sleep and waking it up again ten to thirty: so it pays to look for about as long (Karlin and others,
 #: "Empirical Studies of Competitive Spinning for a Shared-Memory Multiprocessor", 1991).
+
 GLANCES = 50
 GLANCES_AT_VARIABLES = 500
 #: Seconds after which to stop looking all the same: busy threads may keep the GIL for long.
@@ -143,10 +144,10 @@ def _glance(reads: dict[Any, Cell], deadline: float | None) -> bool:
     until = time.monotonic() + GLANCING
     if deadline is not None and deadline < until:
         return False
-    for _ in range(min(GLANCES, GLANCES_AT_VARIABLES // len(reads))):
+    for glance in range(min(GLANCES, GLANCES_AT_VARIABLES // len(reads))):
         give_way()
         if not unchanged(reads):
             return True
-        if time.monotonic() > until:
+        if glance % 8 == 7 and time.monotonic() > until:
             return False
     return False

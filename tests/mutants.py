@@ -29,6 +29,7 @@ class Mutant:
     old: str
     new: str
     tests: str
+    only_without_gil: bool = False
 
 
 MUTANTS = [
@@ -42,7 +43,7 @@ MUTANTS = [
     Mutant(
         "extension without validation",
         "transaction.py",
-        "            if not unchanged(self.reads):\n                self.doom(Restart)\n",
+        "            if not unchanged(self.reads.copy()):\n                self.doom(Restart)\n",
         "",
         "test_opacity.py",
     ),
@@ -101,14 +102,14 @@ MUTANTS = [
     Mutant(
         "a signal's exception is taken for an answer to stale reads (swallowed)",
         "execution.py",
-        "    if from_signal_handler(error):\n        return True\n",
+        "        if from_signal_handler(error):\n            return True\n",
         "",
         "test_interruption.py",
     ),
     Mutant(
         "exceptions that are no Exception are swallowed too",
         "execution.py",
-        "    if not isinstance(error, Exception):\n        return True\n",
+        "        if not isinstance(error, Exception):\n            return True\n",
         "",
         "test_interruption.py test_exceptions.py",
     ),
@@ -123,8 +124,8 @@ MUTANTS = [
     Mutant(
         "exclusiveness is not given back when an exception strikes",
         "execution.py",
-        "            if exclusive:\n                try:\n                    release_exclusive()",
-        "            if exclusive and extras.committed:\n                try:\n                    release_exclusive()",
+        "            if exclusive:\n                if outermost",
+        "            if exclusive and extras.committed:\n                if outermost",
         "test_interruption.py test_liveness.py",
     ),
     Mutant(
@@ -172,8 +173,8 @@ MUTANTS = [
     Mutant(
         "the reads of a discarded alternative are forgotten",
         "transaction.py",
-        "        self.scope = outer\n        before = scope.undo\n",
-        "        self.scope = outer\n        self.reads.clear()\n        before = scope.undo\n",
+        "        before = scope.undo\n        first_written",
+        "        self.reads.clear()\n        before = scope.undo\n        first_written",
         "test_waiting.py test_exceptions.py",
     ),
     Mutant(
@@ -207,8 +208,8 @@ MUTANTS = [
     Mutant(
         "exclusiveness is not respected by committers",
         "transaction.py",
-        "    while wait_for_exclusive(0):",
-        "    while True:",
+        "        if owner is not None and owner != threading.get_ident():\n            return None\n",
+        "",
         "test_liveness.py",
     ),
     Mutant(
@@ -261,6 +262,65 @@ MUTANTS = [
         "test_fork_and_finalizers.py",
     ),
     Mutant(
+        "a read is recorded after its extension, not by it (a handler strikes between)",
+        "transaction.py",
+        "                self.reads[tvar] = cell\n                self.rv = now\n",
+        "                self.rv = now\n                len(self.reads)\n",
+        "test_uninvited.py",
+    ),
+    Mutant(
+        "a waiter validates before it registers (a handler strikes between)",
+        "waiting.py",
+        "            self._enlist()\n"
+        "            # Only now: a signal handler that commits in between must find the waiter.\n"
+        "            waits = unchanged(reads)\n",
+        "            waits = unchanged(reads)\n            self._enlist()\n",
+        "test_interruption.py",
+    ),
+    Mutant(
+        "whoever interrupts a commit waits for another thread with the lock in hand",
+        "clock.py",
+        "    if not lock._is_owned():\n",
+        "    if True:\n",
+        "test_uninvited.py",
+    ),
+    Mutant(
+        "a scope's undoing that was interrupted is not made up for",
+        "transaction.py",
+        "            pending.insert(-1, inner)\n",
+        "            pass\n",
+        "test_uninvited.py",
+    ),
+    Mutant(
+        "the end of a scope is outside its protection",
+        "execution.py",
+        "        tx.leave_scope(scope)\n        return result\n    except BaseException as error:",
+        "    except BaseException as error:",
+        "test_uninvited.py test_exceptions.py",
+    ),
+    Mutant(
+        "Ctrl-C is lost when cleanup code finds the attempt stale",
+        "execution.py",
+        "    if error.__context__ is not None or error.__cause__ is not None:\n",
+        "    if False:\n",
+        "test_uninvited.py",
+    ),
+    Mutant(
+        "a plain read sees a commit that is not complete",
+        "tvar.py",
+        "            if cell[1] > clock.now:\n                cell = settled(self)\n",
+        "",
+        "test_uninvited.py",
+        only_without_gil=True,
+    ),
+    Mutant(
+        "nested time limits start anew in each attempt",
+        "execution.py",
+        '    kind = (getattr(fn, "__code__", fn), options.timeout)\n',
+        "    kind = (options, options.timeout)\n",
+        "test_uninvited.py",
+    ),
+    Mutant(
         "on_commit hooks run inside the transaction's last breath",
         "quick.py",
         "                    tx.writes = tx.reads = None\n                    rv, extras = tx.rv, tx.extras\n",
@@ -302,6 +362,10 @@ def main(names: list[str]) -> int:
     if not chosen:
         print(f"no mutant has any of these in its name: {', '.join(names)}", file=sys.stderr)
         return 2
+    gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+    for mutant in [mutant for mutant in chosen if mutant.only_without_gil and gil]:
+        print(f"{'needs no GIL':24}          {mutant.name}")
+        chosen.remove(mutant)
     missed = 0
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder) / "project"

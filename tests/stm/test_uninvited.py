@@ -399,13 +399,14 @@ def test_the_time_limit_of_a_nested_run_counts_from_its_first_entry():
 
 
 def test_no_time_at_all_is_enough_for_an_irrevocable_transaction_that_nobody_hinders():
-    x, never = TVar(0), TVar(0)
+    never = TVar(0)
     stop = threading.Event()
     sleeper = Background(lambda: run(lambda: check(never.value)))
 
     def disturb():
+        mine = TVar(0)  # no conflicts: those might make the writers exclusive
         while not stop.is_set():
-            x.value += 1
+            mine.value += 1
 
     writers = [Background(disturb) for _ in range(2)]
     for _ in range(300):
