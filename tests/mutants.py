@@ -339,7 +339,7 @@ def survives(mutant: Mutant, project: Path) -> str | None:
     if source.count(mutant.old) != 1:
         return "NOT APPLICABLE any more"
     path.write_text(source.replace(mutant.old, mutant.new))
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--timeout", "20"]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--timeout", "15"]
     arguments = [*command, *(f"tests/stm/{name}" for name in mutant.tests.split())]
     running = subprocess.Popen(
         arguments, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True

@@ -416,8 +416,10 @@ def test_at_every_point_of_a_commit_others_see_all_or_nothing(kind):
 
 
 @pytest.mark.parametrize("by", ["another thread", "a signal handler"])
-def test_at_every_point_of_a_wait_a_commit_wakes(by):
+def test_at_every_point_of_a_wait_a_commit_wakes(by, monkeypatch):
     """No wake-up is lost, wherever the change comes: while the transaction reads, glances, registers or sleeps."""
+    monkeypatch.setattr(stm.waiting, "GLANCES", 2)  # a fixed number, however long they take
+    monkeypatch.setattr(stm.waiting, "GLANCING", 60)
     x = TVar(0)
 
     def wait() -> int:
@@ -436,9 +438,9 @@ def test_at_every_point_of_a_wait_a_commit_wakes(by):
             return before
 
         waker = Background(wake)
-        run(wait)
+        run(wait, timeout=100)
     points_before_sleep = waker.result()
-    assert points_before_sleep > 50
+    assert points_before_sleep > 20
     for at in range(points_before_sleep):
         x = TVar(0)
         commits: list[Background] = []
@@ -451,8 +453,10 @@ def test_at_every_point_of_a_wait_a_commit_wakes(by):
             if not clock.lock._is_owned():
                 commits[0].result()
 
+        begun = time.monotonic()
         with injected(at, change):
-            assert run(wait, timeout=20) == 1
+            assert run(wait, timeout=100) == 1
+        assert time.monotonic() - begun < 50, "it slept until its time was up"
         for commit in commits:
             commit.result()
 

@@ -142,7 +142,7 @@ def test_an_exception_that_the_body_catches_leaves_no_part_of_a_nested_scope():
     """Whatever strikes in a nested transaction, at its entry, its end or its undoing: all of it counts, or nothing."""
 
     def make():
-        x, y, other = TVar(0), TVar(0), TVar(0)
+        x, y, z, other = TVar(0), TVar(0), TVar(0), TVar(0)
 
         @atomically
         def nested(fail):
@@ -155,7 +155,7 @@ def test_an_exception_that_the_body_catches_leaves_no_part_of_a_nested_scope():
         @atomically
         def inner():
             other.value += 1
-            or_else(lambda: (x.set(100), retry()), lambda: None)
+            or_else(lambda: (x.set(100), z.set(100), retry()), lambda: None)
 
         @atomically
         def body():
@@ -165,6 +165,7 @@ def test_an_exception_that_the_body_catches_leaves_no_part_of_a_nested_scope():
                 except (ZeroDivisionError, Bolt):
                     pass
                 assert x.value == y.value == other.value
+                assert z.value == 0
 
         def go():
             try:
@@ -178,6 +179,7 @@ def test_an_exception_that_the_body_catches_leaves_no_part_of_a_nested_scope():
         def verify(struck):
             assert x.value == y.value == other.value
             assert x.value in (0, 1)
+            assert z.value == 0
             run(lambda: x.set(0))  # a scope left over would show
 
         return go, raise_bolt, verify
