@@ -17,7 +17,7 @@ variables into slots holds none of these, so
     first._cell, second._cell, clock.now = cell1, cell2, version
 
 can't be interrupted: two and three targets compile to loads, swaps and stores, without building a tuple. That is how
-one or two variables are published. More are published by one C call, `deque(maxlen=0).extend(map(setattr, ...))`,
+one or two variables are published. More are published by one C call, `deque(maxlen=0).extend(starmap(setattr, ...))`,
 which allocates nothing that the collector counts. (A loop in Python would tear under a signal: measured, in more than
 half of the commits under a storm of them.) Two more precautions: everything is allocated before the last look at the
 clock, and the cells that are replaced are kept until the lock is free, since they may be the last reference to an
@@ -39,7 +39,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from itertools import chain, repeat
+from itertools import chain, repeat, starmap
 from operator import call
 from typing import Any, Final, NoReturn
 
@@ -377,25 +377,27 @@ def publish(
         if now != rv and not unchanged(reads):
             return False
         rv, version = now, now + 2
-        tvars = list(writes)
-        freed += [tvar._cell for tvar in tvars]
-        cells: list[Cell]
+        freed += [tvar._cell for tvar in writes]
+        stores: list[tuple[Any, str, Any]]
         if clock.snapshots:
             latest = newest()
-            cells = [(value, version, link(tvar._cell, version, latest)) for tvar, value in writes.items()]
+            stores = [
+                (tvar, "_cell", (value, version, link(tvar._cell, version, latest))) for tvar, value in writes.items()
+            ]
         else:
-            cells = [(value, version, None) for value in writes.values()]
+            stores = [(tvar, "_cell", (value, version, None)) for tvar, value in writes.items()]
             if clock.history:
                 trim(freed)
-        names = ["_cell"] * len(tvars)
-        steps: Iterator[Any] = map(setattr, [*tvars, clock], [*names, "now"], [*cells, version])
+        stores.append((clock, "now", version))
         if extras is not None:
-            steps = chain(steps, map(setattr, (extras,), ("committed",), (True,)))
-        if clock.sleepers:
-            woken = wakes(tvars)
-            marks = map(setattr, woken, repeat("woken"), repeat(True))
-            steps = chain(steps, marks, map(call, [waiter.wake for waiter in woken]))
+            stores.append((extras, "committed", True))
+        steps: Iterator[Any] = starmap(setattr, stores)
+        woken = wakes(writes) if clock.sleepers else ()
+        if woken:
+            stores += [(waiter, "woken", True) for waiter in woken]
+            steps = chain(steps, map(call, [waiter.wake for waiter in woken]))
         if clock.now == now and clock.owner == owner:
             in_one_call(steps)
-            settle()
+            if not clock.sleepers:
+                settle()
             return True

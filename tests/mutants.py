@@ -138,8 +138,8 @@ MUTANTS = [
     Mutant(
         "a committer wakes nobody",
         "transaction.py",
-        "if clock.sleepers:",
-        "if False:",
+        "wakes(writes) if clock.sleepers else ()",
+        "()",
         "test_waiting.py",
     ),
     Mutant(
@@ -243,7 +243,7 @@ MUTANTS = [
     Mutant(
         "the same for many variables",
         "transaction.py",
-        "        freed += [tvar._cell for tvar in tvars]\n",
+        "        freed += [tvar._cell for tvar in writes]\n",
         "",
         "test_fork_and_finalizers.py",
     ),

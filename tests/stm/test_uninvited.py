@@ -3,6 +3,7 @@
 `at_every_point` makes a handler strike at each point where CPython could deliver a signal inside `stm`, one run each.
 """
 
+import gc
 import signal
 import sys
 import threading
@@ -430,3 +431,69 @@ def test_glances_respect_the_deadline():
 def test_any_great_number_is_a_time_limit(timeout):
     assert run(lambda: 1, timeout=timeout) == 1
     assert not after(timeout).value
+
+
+class Hail(KeyboardInterrupt):
+    pass
+
+
+@pytest.mark.parametrize("options", [{}, {"irrevocable": True}])
+def test_signals_that_do_not_stop(options):
+    """A signal every 50 microseconds, so that many strike while an earlier one is being dealt with."""
+    variables, never = [TVar(0) for _ in range(3)], TVar(0)
+    state = {"armed": False, "thrown": 0}
+
+    def handler(number, frame):
+        if state["armed"]:
+            state["thrown"] += 1
+            raise Hail
+
+    @atomically(**options)
+    def bump():
+        for variable in variables:
+            variable.value += 1
+
+    @atomically(timeout=0.0003)
+    def wait():
+        check(never.value)
+
+    @atomically(read_only=True)
+    def look():
+        return {variable.value for variable in variables}
+
+    def work():
+        state["armed"] = True
+        while True:
+            bump()
+            assert len(look()) == 1
+            try:
+                wait()
+            except TransactionTimeout:
+                pass
+
+    def round_of_work():
+        try:
+            work()
+        finally:
+            state["armed"] = False
+
+    before = signal.signal(signal.SIGALRM, handler)
+    gc.disable()  # what strikes in a callback of the collector is lost to CPython
+    signal.setitimer(signal.ITIMER_REAL, 1e-4, 5e-5)
+    caught = 0
+    try:
+        while caught < 2_000:
+            try:
+                round_of_work()
+            except Hail:
+                caught += 1
+            assert len(set(snapshot(*variables))) == 1
+            assert not in_transaction()
+            assert not clock.lock._is_owned()
+            assert not clock.exclusive._is_owned()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        gc.enable()
+    assert state["thrown"] >= caught
+    elsewhere(bump)
