@@ -227,11 +227,10 @@ class Transaction:
 
     def leave_scope(self, scope: Scope) -> None:
         """The scope ended well: what it would have undone is now the outer scope's to undo."""
-        outer = scope.outer
+        outer, undo = scope.outer, scope.undo
+        self.scope = outer  # first, so that a signal handler's writes are no longer noted in `undo`
         if outer is not None and not outer.read_only:
-            for tvar, before in scope.undo.items():
-                outer.undo.setdefault(tvar, before)
-        self.scope = outer
+            in_one_call(map(outer.undo.setdefault, undo, undo.values()))
 
     def undo_scope(self, scope: Scope) -> None:
         """Discard the writes and hooks of a scope, and of scopes in it whose undoing was interrupted.

@@ -180,8 +180,8 @@ MUTANTS = [
     Mutant(
         "a finished scope's writes survive the failure of the scope around it",
         "transaction.py",
-        "                outer.undo.setdefault(tvar, before)",
-        "                pass",
+        "            in_one_call(map(outer.undo.setdefault, undo, undo.values()))\n",
+        "            pass\n",
         "test_exceptions.py",
     ),
     Mutant(
