@@ -31,14 +31,12 @@ from typing import Any
 from stm.clock import Cell, Variable, acquire, acquire_politely, clock, give_way, release, unchanged
 from stm.errors import BlockedForever
 
-#: How often to look before going to sleep. On two cores a partner's whole turn takes a few microseconds, and putting a
-#: thread to sleep and waking it up again ten to thirty: so it pays to look for about as long (Karlin and others,
+#: Seconds for which to look before going to sleep. Putting a thread to sleep and waking it up again takes ten to thirty
+#: microseconds, and a partner's whole turn a few more: so it pays to look for about as long (Karlin and others,
 #: "Empirical Studies of Competitive Spinning for a Shared-Memory Multiprocessor", 1991).
-
+GLANCING = 7.5e-5
 GLANCES = 50
 GLANCES_AT_VARIABLES = 500
-#: Seconds after which to stop looking all the same: busy threads may keep the GIL for long.
-GLANCING = 1e-4
 
 _in_one_call = deque[Any](maxlen=0).extend
 
@@ -144,10 +142,10 @@ def _glance(reads: dict[Any, Cell], deadline: float | None) -> bool:
     until = time.monotonic() + GLANCING
     if deadline is not None and deadline < until:
         return False
-    for glance in range(min(GLANCES, GLANCES_AT_VARIABLES // len(reads))):
+    for _ in range(min(GLANCES, GLANCES_AT_VARIABLES // len(reads))):
         give_way()
         if not unchanged(reads):
             return True
-        if glance % 8 == 7 and time.monotonic() > until:
+        if time.monotonic() > until:
             return False
     return False
