@@ -1,7 +1,6 @@
 """Promises 3, 4 and 5: retry, or_else, timeouts: how transactions sleep, are woken, and give up."""
 
 import gc
-import signal
 import threading
 import time
 import tracemalloc
@@ -17,7 +16,6 @@ from stm import (
     after,
     atomically,
     check,
-    in_transaction,
     on_commit,
     on_rollback,
     or_else,
@@ -212,22 +210,6 @@ def test_retrying_with_nothing_read_is_an_error_not_a_hang():
 def test_outside_a_transaction_these_are_errors(function):
     with pytest.raises(TransactionRequired, match="outside a transaction.*@atomically"):
         function()
-
-
-def test_ctrl_c_interrupts_the_sleep_and_leaves_no_waiter():
-    x = TVar(0)
-    main = threading.main_thread().ident
-
-    def interrupt():
-        asleep()
-        signal.pthread_kill(main, signal.SIGINT)
-
-    background = Background(interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        run(lambda: check(x.value))
-    background.result()
-    assert not in_transaction()
-    assert not x._waiters
 
 
 def test_timed_out_waits_leave_nothing_behind():
