@@ -142,6 +142,13 @@ def unchanged(reads: dict[Any, Cell]) -> bool:
     return True
 
 
+def seconds_until(deadline: float | None) -> float:
+    """What is left until a moment on `time.monotonic`, as lock methods take it: -1 for no limit."""
+    if deadline is None:
+        return -1
+    return min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)
+
+
 def settled(variable: Variable) -> Cell:
     """The variable's cell, once the commit that published it is complete."""
     while (cell := variable._cell)[1] > clock.now:

@@ -24,7 +24,17 @@ from collections.abc import Callable, Mapping
 from types import CodeType, MethodType
 from typing import Any, NoReturn
 
-from stm.clock import Cell, acquire, acquire_politely, clock, enter_exclusive, release, release_exclusive, unchanged
+from stm.clock import (
+    Cell,
+    acquire,
+    acquire_politely,
+    clock,
+    enter_exclusive,
+    release,
+    release_exclusive,
+    seconds_until,
+    unchanged,
+)
 from stm.contention import INSIST_AFTER, pause
 from stm.errors import TransactionTimeout
 from stm.hooks import run_all
@@ -118,7 +128,7 @@ class Execution:
         extras = Extras(self.deadlines)
         extras.exclusive = exclusive
         extras.irrevocable = options.irrevocable
-        patience = self.patience()
+        patience = seconds_until(self.deadline)
         me = threading.get_ident()
         outermost = clock.owner != me
         reads: dict[Any, Cell] = {}
@@ -200,12 +210,6 @@ class Execution:
     def is_special(self) -> bool:
         """Must the next attempt be made by `attempt`, or would a plain one do?"""
         return self.insists or self.aborts >= INSIST_AFTER or bool(self.deadlines) or not self.options.plain
-
-    def patience(self) -> float:
-        """Seconds left, as lock methods take them: -1 for no limit."""
-        if self.deadline is None:
-            return -1
-        return min(max(0.0, self.deadline - time.monotonic()), threading.TIMEOUT_MAX)
 
     def time_out(self, what: str) -> NoReturn:
         raise timed_out(self.options, what) from None

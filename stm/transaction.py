@@ -36,7 +36,6 @@ Method: a lazy (write-back) STM with a global version clock and timestamp extens
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import chain, repeat, starmap
@@ -51,6 +50,7 @@ from stm.clock import (
     clock,
     give_way,
     release,
+    seconds_until,
     settle,
     unchanged,
     wait_for_exclusive,
@@ -355,8 +355,7 @@ def commit_any(
         release()
         if answer is not None:
             return answer
-        patience = -1 if deadline is None else min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)
-        if not wait_for_exclusive(patience):
+        if not wait_for_exclusive(seconds_until(deadline)):
             raise CommitTimeout
 
 

@@ -198,17 +198,18 @@ def snapshot(*tvars: TVar[Any]) -> tuple[Any, ...]:
     >>> snapshot(TVar(1), TVar(2))
     (1, 2)
     """
+    timed = False
     for tvar in tvars:
         if not isinstance(tvar, TVar):
             raise TypeError(f"snapshot() takes TVars, not {tvar!r}")
+        timed = timed or tvar._due is not None
     if descriptor().writes is not None:
         return _values(tvars)
-    version = clock.now
-    cells = list(map(_cell_of, tvars))
-    if all(cell[1] <= version for cell in cells) and not any(
-        isinstance(tvar, Timer) for tvar in tvars
-    ):  # nobody committed to them meanwhile, mostly
-        return tuple(cell[0] for cell in cells)
+    if not timed:
+        version = clock.now
+        cells = list(map(_cell_of, tvars))
+        if all(cell[1] <= version for cell in cells):  # nobody committed to them meanwhile, mostly
+            return tuple(cell[0] for cell in cells)
     result: tuple[Any, ...] = transact(_READ_ONLY, _values, (tvars,), {})
     return result
 

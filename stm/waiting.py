@@ -23,12 +23,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 from operator import attrgetter
 from typing import Any
 
-from stm.clock import Cell, Variable, acquire, acquire_politely, clock, give_way, release, unchanged
+from stm.clock import Cell, Variable, acquire, acquire_politely, clock, give_way, release, seconds_until, unchanged
 from stm.errors import BlockedForever
 
 #: Seconds for which to look before going to sleep. Putting a thread to sleep and waking it up again takes ten to thirty
@@ -90,7 +90,11 @@ class Waiter:
 
     def withdraw(self) -> None:
         """Stop waiting. Safe at any time, any number of times, without the lock."""
-        _in_one_call(map(dict.pop, self.places, repeat(self), repeat(None)))
+        _in_one_call(self.withdrawal())
+
+    def withdrawal(self) -> Iterator[None]:
+        """What `withdraw` consumes in one C call. It may be made before the waiter is registered."""
+        return map(dict.pop, self.places, repeat(self), repeat(None))
 
 
 def wakes(variables: Iterable[Variable]) -> list[Waiter]:
@@ -127,12 +131,11 @@ def sleep(reads: dict[Any, Cell], deadline: float | None, name: str | None) -> b
     bell = threading.Lock()  # (`SimpleQueue.get` would do too, but forgets its time limit under signals before 3.13)
     bell.acquire()
     waiter = Waiter(bell.release, reads, name)
-    withdrawal = map(dict.pop, waiter.places, repeat(waiter), repeat(None))  # prepared, so that one call remains
+    withdrawal = waiter.withdrawal()  # prepared, so that one call remains
     try:
         if not waiter.register(reads):
             return True
-        patience = -1.0 if deadline is None else min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)
-        return bell.acquire(True, patience) or not unchanged(reads)
+        return bell.acquire(True, seconds_until(deadline)) or not unchanged(reads)
     finally:
         _in_one_call(withdrawal)
 
