@@ -44,8 +44,9 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -58,16 +59,47 @@ Cell = tuple[Any, int, "list[Any] | None"]
 class Variable(Protocol):
     """What the protocol needs of a transactional variable."""
 
-    _cell: Cell
-    _waiters: dict[Waiter, None] | None
+    @property
+    def _cell(self) -> Cell: ...
+
+    @property
+    def _waiters(self) -> dict[Waiter, None] | None: ...
 
     def __hash__(self) -> int: ...
+
+    def _places(self) -> Iterable[dict[Waiter, None]]:
+        """Where those who wait for a change of it are listed. Called under the commit lock."""
+        ...
+
+
+class ArrayClock(Protocol):
+    """What the object tier needs of the clock word of `stm.compiled`. Each is one C call that no signal can split."""
+
+    #: Keep all array commits off, and let them go on: around `os.fork`.
+    freeze: Callable[[], object]
+    thaw: Callable[[], object]
+    #: The moment of arrays now, to begin a read-only attempt with.
+    sample: Callable[[], int]
+    #: Make anew in a forked child what belonged to threads that are gone.
+    after_fork: Callable[[], object]
 
 
 class Clock:
     """One version clock with its commit lock and with the three reasons why a commit can't be quick."""
 
-    __slots__ = ("exclusive", "history", "lock", "now", "owner", "quiet", "sleepers", "snapshots", "trimming")
+    __slots__ = (
+        "arrays",
+        "exclusive",
+        "history",
+        "lock",
+        "now",
+        "owner",
+        "quiet",
+        "sleepers",
+        "snapshots",
+        "trimming",
+        "unhold",
+    )
 
     def __init__(self) -> None:
         self.now = 0
@@ -85,6 +117,10 @@ class Clock:
         self.trimming = False
         #: True while nobody sleeps, no snapshot runs and nobody is exclusive. Written under `lock` only.
         self.quiet = True
+        #: The other hand, once `stm.compiled` has been used.
+        self.arrays: ArrayClock | None = None
+        #: Let array commits go on that an exclusive transaction has kept off; nothing to do before.
+        self.unhold: Callable[[], object] = bool
 
 
 clock = Clock()
@@ -93,6 +129,8 @@ acquire = clock.lock.acquire
 release = clock.lock.release
 acquire_exclusive = clock.exclusive.acquire
 release_exclusive = clock.exclusive.release
+#: `clock.unhold()`, whatever that is when this is called.
+unhold: Callable[[], object] = partial(methodcaller("unhold"), clock)
 
 
 def _way_to_wait() -> Callable[[], object]:
@@ -204,9 +242,13 @@ def settle() -> None:
 
 def _before_fork() -> None:
     acquire()  # so that no commit is half-way in the child's copy
+    if clock.arrays is not None:
+        clock.arrays.freeze()
 
 
 def _after_fork_in_parent() -> None:
+    if clock.arrays is not None:
+        clock.arrays.thaw()
     try:
         release()
     except RuntimeError:
@@ -216,9 +258,13 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     # Only the forking thread lives on, and it owns the commit lock. What other threads held or awaited is void.
     me = threading.get_ident()
+    if clock.arrays is not None:
+        clock.arrays.thaw()
+        clock.arrays.after_fork()
     if not clock.exclusive._is_owned():  # type: ignore[attr-defined]
         clock.exclusive._at_fork_reinit()  # type: ignore[attr-defined]
         clock.owner = None
+        unhold()
     if not clock.lock._is_owned():  # type: ignore[attr-defined]
         # Ctrl-C kept `_before_fork` from waiting for it, and `os.fork` went on regardless.
         clock.lock._at_fork_reinit()  # type: ignore[attr-defined]

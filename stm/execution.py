@@ -21,6 +21,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from operator import call
 from types import CodeType, MethodType
 from typing import Any, NoReturn
 
@@ -34,6 +35,7 @@ from stm.clock import (
     release_exclusive,
     seconds_until,
     unchanged,
+    unhold,
 )
 from stm.contention import INSIST_AFTER, pause
 from stm.errors import TransactionTimeout
@@ -51,6 +53,7 @@ from stm.transaction import (
     commit_any,
     descriptor,
     here,
+    in_one_call,
 )
 from stm.waiting import sleep
 
@@ -124,7 +127,8 @@ class Execution:
         options = self.options
         tx = descriptor()
         exclusive = options.irrevocable or self.insists or self.aborts >= INSIST_AFTER
-        token = Snapshot() if options.read_only else None
+        token = Snapshot() if options.read_only and not exclusive else None
+        ending = map(call, (unhold, release_exclusive))
         extras = Extras(self.deadlines)
         extras.exclusive = exclusive
         extras.irrevocable = options.irrevocable
@@ -143,7 +147,7 @@ class Execution:
             try:
                 tx.reads = reads
                 tx.extras = extras
-                tx.scope = None if token is None else READ_ONLY
+                tx.scope = READ_ONLY if options.read_only else None
                 tx.snapshot = token
                 tx.rv = clock.now if token is None else token.version
                 tx.writes = writes
@@ -169,10 +173,12 @@ class Execution:
         finally:
             # First of all, and by one C call: what others would miss. An attempt holds one of these at most.
             if exclusive:
-                if outermost and clock.owner == me:
-                    clock.owner = None
                 try:
-                    release_exclusive()
+                    if outermost and clock.owner == me:
+                        clock.owner = None
+                        in_one_call(ending)
+                    else:
+                        release_exclusive()
                 except RuntimeError:
                     pass  # an exception came before it was acquired
             elif token is not None:
@@ -198,11 +204,19 @@ class Execution:
             pause(self.aborts)
             return
         self.aborts = 0
+        arrays = None if extras is None else extras.arrays
+        if arrays is not None:
+            arrays.forget_unread(ended.reads)
         if self.deadline is not None and time.monotonic() >= self.deadline and ended.reads:
             self.time_out(describe(ended.reads))
         limits = [self.deadline, None if extras is None else extras.wake_at, *(tvar._due for tvar in ended.reads)]
-        if sleep(ended.reads, min((limit for limit in limits if limit is not None), default=None), self.options.name):
-            return
+        until = min((limit for limit in limits if limit is not None), default=None)
+        try:
+            if sleep(ended.reads, until, self.options.name):
+                return
+        finally:
+            if arrays is not None:
+                arrays.slept()
         if self.deadline is not None and time.monotonic() >= self.deadline and unchanged(ended.reads):
             self.time_out(describe(ended.reads))
 
@@ -249,7 +263,7 @@ def conclude(ended: Ended, writes: dict[Any, Any], deadline: float | None = None
     extras = ended.extras
     if ended.fate is not None or ended.rv < 0:
         return False  # the body swallowed a Signal, or an undo was cut short
-    if not writes:
+    if not writes and (extras is None or extras.arrays is None or not extras.arrays.wrote()):
         if extras is not None:
             extras.committed = True
         return True

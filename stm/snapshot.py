@@ -47,11 +47,12 @@ _sweep_at = SWEEP_AT_LEAST
 class Snapshot:
     """A running snapshot. `version` is its moment, `thread` the identifier of the thread that reads it."""
 
-    __slots__ = ("thread", "version")
+    __slots__ = ("array_moment", "thread", "version")
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
         self.version = -1
+        self.array_moment: int | None = None  # the same moment for arrays (see stm/compiled/joining.py)
 
 
 def begin(token: Snapshot) -> None:
@@ -61,6 +62,8 @@ def begin(token: Snapshot) -> None:
             acquire_politely()
         token.version = version = clock.now
         clock.snapshots[token] = version
+        if clock.arrays is not None:
+            token.array_moment = clock.arrays.sample()
         clock.quiet = False
     except BaseException:
         try:

@@ -37,10 +37,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from itertools import chain, repeat, starmap
-from operator import call
-from typing import Any, Final, NoReturn
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import chain, repeat, starmap, takewhile
+from operator import call, is_not
+from typing import Any, Final, NoReturn, Protocol
 
 from stm.clock import (
     Cell,
@@ -57,7 +58,7 @@ from stm.clock import (
 )
 from stm.errors import ReadOnlyViolation, TransactionRequired
 from stm.snapshot import Snapshot, cell_at, link, newest, trim
-from stm.waiting import wakes
+from stm.waiting import Waiter, wakes
 
 in_one_call: Callable[[Any], None] = deque[Any](maxlen=0).extend
 
@@ -101,9 +102,10 @@ class Scope:
     wrote to it; `hooks`, how many hooks there were.
     """
 
-    __slots__ = ("hooks", "outer", "read_only", "undo")
+    __slots__ = ("elements", "hooks", "outer", "read_only", "undo")
 
-    def __init__(self, outer: Scope | None, read_only: bool, hooks: tuple[int, int]) -> None:
+    def __init__(self, outer: Scope | None, read_only: bool, hooks: tuple[int, int], elements: int = 0) -> None:
+        self.elements = elements  # where it began among the writes to arrays
         self.outer = outer
         self.read_only = read_only
         self.undo: dict[Any, Any] = {}
@@ -125,13 +127,58 @@ class Scope:
 READ_ONLY: Final = Scope(None, True, (0, 0))
 
 
+class ArrayPart(Variable, Protocol):
+    """The part of an attempt that reads and writes arrays (`stm.compiled.joining` makes it).
+
+    It stands in the attempt's read set as a variable of its own, whose cell is still in its place as long as everything
+    that was read of arrays still stands. So extension, validation and waiting treat both tiers alike.
+    """
+
+    def wrote(self) -> bool:
+        """Is there anything to publish?"""
+        ...
+
+    def written(self) -> Iterable[Variable]:
+        """What to look at for waiters."""
+        ...
+
+    def lock(self) -> int:
+        """Take the array clock, validate and store the elements: 0, and nothing done, if a read is stale."""
+        ...
+
+    def unlock(self) -> object:
+        """Complete the commit."""
+        ...
+
+    def enter(self) -> int:
+        """A scope begins: where it does."""
+        ...
+
+    def leave(self, outer: int) -> None:
+        """A scope has ended well, and the one that began at `outer` goes on."""
+        ...
+
+    def cut(self, start: int, outer: int) -> None:
+        """The scope that began at `start` is undone."""
+        ...
+
+    def forget_unread(self, reads: dict[Any, Any]) -> None:
+        """Leave the read set if nothing was read."""
+        ...
+
+    def slept(self) -> None:
+        """A wait for it is over."""
+        ...
+
+
 class Extras:
-    """What only some attempts have: hooks, exclusiveness, time limits of nested scopes.
+    """What only some attempts have: hooks, exclusiveness, time limits of nested scopes, arrays.
 
     `deadlines` outlives the attempt: a nested time limit runs from the first time that its scope was entered.
     """
 
     __slots__ = (
+        "arrays",
         "committed",
         "deadlines",
         "due",
@@ -156,6 +203,7 @@ class Extras:
         self.deadlines = {} if deadlines is None else deadlines
         self.entered: dict[object, int] = {}
         self.wake_at: float | None = None
+        self.arrays: ArrayPart | None = None
 
 
 class Transaction:
@@ -223,7 +271,8 @@ class Transaction:
             self.spare = Transaction()  # for `undo`
         extras, outer = self.extras, self.scope
         hooks = (0, 0) if extras is None else (len(extras.on_commit), len(extras.on_rollback))
-        return Scope(outer, read_only or (outer is not None and outer.read_only), hooks)
+        elements = 0 if extras is None or extras.arrays is None else extras.arrays.enter()
+        return Scope(outer, read_only or (outer is not None and outer.read_only), hooks, elements)
 
     def leave_scope(self, scope: Scope) -> None:
         """The scope ended well: what it would have undone is now the outer scope's to undo."""
@@ -231,6 +280,8 @@ class Transaction:
         self.scope = outer  # first, so that a signal handler's writes are no longer noted in `undo`
         if outer is not None and not outer.read_only:
             in_one_call(map(outer.undo.setdefault, undo, undo.values()))
+        if self.extras is not None and self.extras.arrays is not None:
+            self.extras.arrays.leave(0 if outer is None else outer.elements)
 
     def undo_scope(self, scope: Scope) -> None:
         """Discard the writes and hooks of a scope, and of scopes in it whose undoing was interrupted.
@@ -261,6 +312,8 @@ class Transaction:
             commits, rollbacks = scope.hooks
             del extras.on_commit[commits:]
             del extras.on_rollback[rollbacks:]
+            if extras.arrays is not None:
+                extras.arrays.cut(scope.elements, 0 if scope.outer is None else scope.outer.elements)
 
 
 #: `here.tx` is the calling thread's descriptor; the hot paths read it so, and take `AttributeError` for "none yet".
@@ -367,6 +420,7 @@ def publish(
     A signal handler may strike anywhere before the last line and commit itself, or let go of the lock for a while:
     if it did, that line sees it, and all is done anew.
     """
+    arrays = None if extras is None else extras.arrays
     while True:
         owner = clock.owner
         if owner is not None and owner != threading.get_ident():
@@ -390,12 +444,19 @@ def publish(
         if extras is not None:
             stores.append((extras, "committed", True))
         steps: Iterator[Any] = starmap(setattr, stores)
-        woken = wakes(writes) if clock.sleepers else ()
+        if arrays is not None:
+            # Elements first, then cells, then the clock's two hands; and nothing of it if an element read is stale.
+            steps = takewhile(partial(is_not, 0), chain(map(call, [arrays.lock]), steps, map(call, [arrays.unlock])))
+        woken: Sequence[Waiter] = ()
+        if clock.sleepers:
+            woken = wakes(writes if arrays is None else chain(writes, arrays.written()))
         if woken:
-            stores += [(waiter, "woken", True) for waiter in woken]
-            steps = chain(steps, map(call, [waiter.wake for waiter in woken]))
+            marks = [(waiter, "woken", True) for waiter in woken]
+            steps = chain(steps, starmap(setattr, marks), map(call, [waiter.wake for waiter in woken]))
         if clock.now == now and clock.owner == owner:
             in_one_call(steps)
+            if extras is not None and not extras.committed:
+                return False
             if not clock.sleepers:
                 settle()
             return True

@@ -127,6 +127,12 @@ class TVar(Generic[T]):
         """
         return settled(self)[0]  # type: ignore[no-any-return]
 
+    def _places(self) -> tuple[dict[Waiter, None]]:
+        waiters = self._waiters
+        if waiters is None:
+            waiters = self._waiters = {}
+        return (waiters,)
+
     def __repr__(self) -> str:
         name = "" if self._name is None else f" {self._name!r}"
         return f"<{type(self).__name__}{name} {reprlib.repr(self._cell[0])}>"

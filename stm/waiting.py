@@ -24,8 +24,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import repeat
-from operator import attrgetter
+from itertools import chain, repeat, starmap
+from operator import attrgetter, call
 from typing import Any
 
 from stm.clock import Cell, Variable, acquire, acquire_politely, clock, give_way, release, seconds_until, unchanged
@@ -80,11 +80,9 @@ class Waiter:
 
     def _enlist(self) -> None:
         for variable in self.variables:
-            waiters = variable._waiters
-            if waiters is None:
-                waiters = variable._waiters = {}
-            self.places.append(waiters)  # first, so that `withdraw` misses none
-            waiters[self] = None
+            for waiters in variable._places():
+                self.places.append(waiters)  # first, so that `withdraw` misses none
+                waiters[self] = None
         clock.sleepers[self] = None
         clock.quiet = False
 
@@ -108,6 +106,23 @@ def wakes(variables: Iterable[Variable]) -> list[Waiter]:
     if len(asleep) > 1:
         asleep.sort(key=attrgetter("since"))
     return asleep
+
+
+def wake_all(variables: Iterable[Variable]) -> None:
+    """Wake whoever waits for a change of these, after it has been made."""
+    try:
+        if not acquire(False):
+            acquire_politely()
+        woken = wakes(variables)
+        marks = [(waiter, "woken", True) for waiter in woken]
+        _in_one_call(chain(starmap(setattr, marks), map(call, [waiter.wake for waiter in woken])))
+    except BaseException:
+        try:
+            release()
+        except RuntimeError:
+            pass
+        raise
+    release()
 
 
 def sleep(reads: dict[Any, Cell], deadline: float | None, name: str | None) -> bool:

@@ -1,0 +1,52 @@
+"""What a call of a compiled transaction does in Python between two attempts: wait, or become exclusive."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from stm.compiled.joining import Event
+from stm.compiled.log import ABORTS, EVENT, IDLE, INSIST, PASS, STATE, WAIT, YIELD
+from stm.compiled.runtime import here
+from stm.compiled.upcalls import insist, relent, wait_for_change, wait_until_free
+
+_WORDS = ctypes.c_int64 * 40
+
+
+def resume(name: str, kernel: Callable[..., Any], log: int, args: Sequence[Any]) -> Any:
+    """Finish a call whose kernel came back with an `Event`; or begin it, with another log (0)."""
+    begun = log != 0
+    if not begun:
+        log = here.another_log()
+    words = _WORDS.from_address(log)
+    try:
+        while True:
+            exclusive = begun and words[EVENT // 8] == INSIST
+            if begun and not exclusive:
+                act(log, words, name)
+            begun = True
+            try:
+                if exclusive:
+                    insist()
+                    words[PASS // 8] = 1
+                words[STATE // 8] = IDLE
+                return kernel(log, *args)
+            except Event:
+                pass
+            finally:
+                if exclusive:
+                    words[PASS // 8] = 0
+                    relent()
+    finally:
+        words[STATE // 8] = IDLE
+        words[ABORTS // 8] = 0
+        words[PASS // 8] = 0
+
+
+def act(log: int, words: Any, name: str) -> None:
+    """Do what the kernel came back for."""
+    if words[EVENT // 8] == WAIT:
+        wait_for_change(log, name)
+    elif words[EVENT // 8] == YIELD:
+        wait_until_free(words)

@@ -1,0 +1,165 @@
+"""What the compiled tier keeps once per process: the clock word, the threads' logs, and the entrances to machine code.
+
+Importing this module brings in numba, and compiles a few functions or finds them on disk (`cache.py`). It also tells
+the object tier's clock of the word, which that needs around `os.fork`, at the end of an exclusive transaction and to
+begin a read-only one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+from numba import types
+
+from stm.clock import clock
+from stm.compiled import control as machine
+from stm.compiled.cache import entry
+from stm.compiled.log import COUNTS, IDLE, LOG_WORDS, MARKS, SLOTS, STATE, UPCALL
+
+_int = types.int64
+
+#: `control(what, address, more)`, see control.py.
+control: Final = entry(machine.control, _int(_int, _int, _int))
+
+# The clock word with what belongs to it has its cache lines to itself. It is never freed.
+_memory: Final = np.zeros(64, np.int64)
+CLOCK_WORD: Final = (_memory.ctypes.data + 127) & -128
+_words: Final = (ctypes.c_int64 * 32).from_address(CLOCK_WORD)
+
+#: How many sleep at each slot (0, or 1 for "perhaps somebody"), and which slots have been written to since.
+counts: Final = np.zeros(SLOTS, np.int64)
+marks: Final = np.zeros(SLOTS, np.int64)
+_words[COUNTS // 8] = counts.ctypes.data
+_words[MARKS // 8] = marks.ctypes.data
+
+
+def set_word(offset: int, value: int) -> None:
+    """Set one of the words that belong to the clock."""
+    _words[offset // 8] = value
+
+
+def get_word(offset: int) -> int:
+    return int(_words[offset // 8])
+
+
+Callback: Final = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64)
+
+
+class Log:
+    """One log (see log.py). `words[OFFSET // 8]` are its words, as Python sees them."""
+
+    __slots__ = ("_array", "address", "words")
+
+    def __init__(self) -> None:
+        self._array = np.empty(LOG_WORDS, np.int64)
+        self.address: int = self._array.ctypes.data
+        self.words = memoryview(self._array)  # type: ignore[arg-type]  # (NumPy's types know of buffers from 3.12 on)
+        control(machine.SET_UP, self.address, CLOCK_WORD)
+
+    def __del__(self) -> None:
+        try:
+            control(machine.FREE, self.address, 0)
+        except AttributeError:  # it was never set up
+            pass
+
+
+_spare: Final[deque[Log]] = deque()
+
+
+def take_log() -> Log:
+    """A log that nobody uses."""
+    try:
+        return _spare.pop()
+    except IndexError:
+        return Log()
+
+
+def give_log(log: Log) -> None:
+    """Give a log back to `take_log`."""
+    log.words[STATE // 8] = IDLE
+    _spare.append(log)
+
+
+class Here(threading.local):
+    """What a thread has of its own: a log for calls of compiled transactions, by object and by address."""
+
+    def __init__(self) -> None:
+        self.own = take_log()
+        self.log = self.own.address
+        self.retired: list[Log] = []
+        self.pending: BaseException | None = None
+
+    def another_log(self) -> int:
+        """The address of the thread's log from now on: the one before is in use by what this code has interrupted."""
+        self.retired.append(self.own)
+        self.own = take_log()
+        self.log = self.own.address
+        return self.log
+
+    def __del__(self) -> None:
+        give_log(self.own)
+
+
+here: Final = Here()
+
+
+def _after_fork() -> None:
+    from stm.compiled import sleeping
+
+    sleeping.after_fork()
+
+
+class _Word:
+    """The array clock, as the object tier's clock knows it."""
+
+    def __init__(self) -> None:
+        self.freeze: Callable[[], object] = partial(control, machine.FREEZE, CLOCK_WORD, 0)
+        self.thaw: Callable[[], object] = partial(control, machine.THAW, CLOCK_WORD, 0)
+        self.sample: Callable[[], int] = partial(control, machine.SAMPLE, CLOCK_WORD, 0)
+        self.hold: Callable[[], object] = partial(control, machine.HOLD, CLOCK_WORD, 0)
+        self.unhold: Callable[[], object] = partial(control, machine.UNHOLD, CLOCK_WORD, 0)
+        self.after_fork: Callable[[], object] = _after_fork
+
+
+word: Final = _Word()
+
+
+def take_up(upcall: int) -> None:
+    """Join the two hands of the clock. `upcall` is the address of what machine code calls."""
+    set_word(UPCALL, upcall)
+    clock.unhold = word.unhold
+    clock.arrays = word
+
+
+def element_access(dtype: Any) -> tuple[Any, Any]:
+    """C functions `get(log, header, index)` and `set(log, header, index, value)` for arrays of a numba type."""
+    get, put = machine.accessors(dtype)
+    return (
+        entry(get, dtype(_int, _int, _int), f"get-{dtype}"),
+        entry(put, types.void(_int, _int, _int, dtype), f"set-{dtype}"),
+    )
+
+
+def _ticks_per_second() -> float:
+    """How fast the machine's counter (`atomics.cycles`) goes."""
+    begun, ticks = time.perf_counter(), control(machine.TICKS, CLOCK_WORD, 0)
+    while (seconds := time.perf_counter() - begun) < 2e-3:
+        pass
+    return float(control(machine.TICKS, CLOCK_WORD, 0) - ticks) / seconds
+
+
+TICKS_PER_SECOND: Final = _ticks_per_second()
+
+_vector = types.Array(_int, 1, "C")
+read_many: Final = entry(machine.read_many, types.void(_int, _int, _vector, _vector))
+write_many: Final = entry(machine.write_many, types.void(_int, _int, _vector, _vector))
+copy_all: Final = entry(machine.copy_all, types.void(_int, _vector))
+
+import stm.compiled.upcalls  # noqa: E402, F401 - it calls `take_up`
