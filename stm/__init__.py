@@ -1,5 +1,7 @@
 """Software transactional memory for Python, with and without the GIL. See `stm.atomically` for what it promises."""
 
+from typing import TYPE_CHECKING
+
 from stm.atomically import atomically, check, in_transaction, or_else, retry, run
 from stm.errors import (
     BlockedForever,
@@ -31,3 +33,13 @@ __all__ = [
     "run",
     "snapshot",
 ]
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name == "compiled":  # on first use: it brings in NumPy
+            import importlib
+
+            return importlib.import_module("stm.compiled")
+        raise AttributeError(f"module 'stm' has no attribute {name!r}")

@@ -80,6 +80,8 @@ class ArrayClock(Protocol):
     thaw: Callable[[], object]
     #: The moment of arrays now, to begin a read-only attempt with.
     sample: Callable[[], int]
+    #: The class of transactional arrays, which have `to_numpy()`.
+    array_type: type
     #: Make anew in a forked child what belonged to threads that are gone.
     after_fork: Callable[[], object]
 

@@ -195,23 +195,27 @@ def after(seconds: float) -> TVar[bool]:
     return Timer(time.monotonic() + limit)
 
 
-def snapshot(*tvars: TVar[Any]) -> tuple[Any, ...]:
+def snapshot(*tvars: Any) -> tuple[Any, ...]:
     """The values of all these variables at one moment. Inside a transaction, what the transaction sees.
 
-    Never aborts and never delays writers. `TypeError` if one is not a `TVar`.
+    Never aborts and never delays writers. A `TArray` may be among them, whose value is a NumPy array; what that costs
+    is said there. `TypeError` if one is neither.
 
     >>> from stm import TVar, snapshot
     >>> snapshot(TVar(1), TVar(2))
     (1, 2)
     """
-    timed = False
+    special = False
     for tvar in tvars:
-        if not isinstance(tvar, TVar):
-            raise TypeError(f"snapshot() takes TVars, not {tvar!r}")
-        timed = timed or tvar._due is not None
+        if isinstance(tvar, TVar):
+            special = special or tvar._due is not None
+        elif clock.arrays is not None and isinstance(tvar, clock.arrays.array_type):
+            special = True
+        else:
+            raise TypeError(f"snapshot() takes TVars and TArrays, not {tvar!r}")
     if descriptor().writes is not None:
         return _values(tvars)
-    if not timed:
+    if not special:
         version = clock.now
         cells = list(map(_cell_of, tvars))
         if all(cell[1] <= version for cell in cells):  # nobody committed to them meanwhile, mostly
@@ -220,5 +224,5 @@ def snapshot(*tvars: TVar[Any]) -> tuple[Any, ...]:
     return result
 
 
-def _values(tvars: tuple[TVar[Any], ...]) -> tuple[Any, ...]:
-    return tuple(tvar.get() for tvar in tvars)
+def _values(variables: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(one.get() if isinstance(one, TVar) else one.to_numpy() for one in variables)

@@ -58,6 +58,7 @@ class TArray:
     ndim: ClassVar[int]
     _get: ClassVar[Any]
     _set: ClassVar[Any]
+    _joining: ClassVar[Any]  # the module of that name, which brings in numba
 
     shape: tuple[int, ...]
     _name: str | None
@@ -98,9 +99,12 @@ class TArray:
             if position is None:
                 return self._read_many(index)
             index = position
-        if tx.writes is None:
-            return self._get(0, self._address, index)
-        return self._get_joined(tx, index)
+        try:
+            if tx.writes is None:
+                return self._get(0, self._address, index)
+            return self._get_joined(tx, index)
+        except OverflowError:
+            raise self._out_of_range(index) from None
 
     def __setitem__(self, index: Any, value: Any) -> None:
         try:
@@ -122,6 +126,8 @@ class TArray:
                 part = self._part(tx, writes=True)
                 self._set(part.address, self._address, index, value)
         except (OverflowError, ValueError) as error:
+            if not -self.size <= index < self.size:
+                raise self._out_of_range(index) from None
             raise type(error)(f"{value!r} is not an {self.dtype} that {self!r} could hold") from None
 
     def peek(self, index: Any) -> Any:
@@ -171,22 +177,18 @@ class TArray:
     # Inside transactions of the object tier
 
     def _part(self, tx: Transaction, writes: bool = False) -> Any:
-        from stm.compiled.joining import join, refuse_writes
-
         if writes:
-            refuse_writes(tx, self)
-        part = join(tx)
+            self._joining.refuse_writes(tx, self)
+        part = self._joining.join(tx)
         part.arrays[self] = None
         return part
 
     def _get_joined(self, tx: Transaction, index: int) -> Any:
-        from stm.compiled.joining import Extended
-
         part = self._part(tx)
         while True:
             try:
                 return self._get(part.address, self._address, index)
-            except Extended:
+            except self._joining.Extended:
                 pass
 
     # More than one element
@@ -204,6 +206,9 @@ class TArray:
             return (row % rows) * columns + column % columns
         return None
 
+    def _out_of_range(self, index: int) -> IndexError:
+        return IndexError(f"index {index} out of range of a TArray of {self.size}")
+
     def _positions(self, index: Any) -> Any:
         if self._places is None:
             self._places = np.arange(self.size).reshape(self.shape)
@@ -215,19 +220,19 @@ class TArray:
         return self._copy(index)
 
     def _copy(self, index: Any) -> npt.NDArray[Any]:
-        from stm.compiled.joining import Extended
         from stm.compiled.runtime import read_many
 
-        positions = np.ascontiguousarray(self._positions(index))
+        found = self._positions(index)
+        positions = np.ascontiguousarray(found)
         words = np.empty(positions.size, np.int64)
         part = self._part(descriptor())
         while True:
             try:
                 read_many(part.address, self._address, positions.ravel(), words)
                 break
-            except Extended:
+            except self._joining.Extended:
                 pass
-        values: npt.NDArray[Any] = _from_words(words, self.dtype).reshape(positions.shape)
+        values: npt.NDArray[Any] = _from_words(words, self.dtype).reshape(np.shape(found))
         values.flags.writeable = False  # so that an assignment to a part of it, which would be lost, is an error
         return values
 
@@ -237,8 +242,10 @@ class TArray:
             return
         from stm.compiled.runtime import write_many
 
-        positions = np.ascontiguousarray(self._positions(index))
-        values = np.broadcast_to(np.asarray(value), positions.shape).astype(self.dtype)
+        found = self._positions(index)
+        positions = np.ascontiguousarray(found)
+        values = np.empty(np.shape(found), self.dtype)
+        values[...] = value
         part = self._part(descriptor(), writes=True)
         write_many(part.address, self._address, positions.ravel(), np.ascontiguousarray(_as_words(values)))
 
@@ -294,8 +301,10 @@ def _kind(dtype: Any, ndim: int) -> type[TArray]:
     except KeyError:
         from numba import from_dtype
 
+        from stm.compiled import joining, upcalls  # noqa: F401 - the latter joins the clock's two hands
         from stm.compiled.runtime import element_access
 
         get, put = element_access(from_dtype(dtype))
         members = {"__slots__": (), "__doc__": TArray.__doc__, "dtype": dtype, "ndim": ndim, "_get": get, "_set": put}
+        members["_joining"] = joining
         return KINDS.setdefault((dtype.name, ndim), type("TArray", (TArray,), members))

@@ -141,6 +141,7 @@ def kernel(log, row, stop, out, {names}):
                 store_release(log + ROW, row)
             else:
                 event = outcome
+    store_release(log + ROW, row)
     store(log + EVENT, event)
     if event == RAISE:
         fail(code, log + FAILURE)
@@ -276,6 +277,7 @@ def _nested_in_place(body: Any, args: Any) -> Any:
         return value
     restore(log, load(log + WRITES) + mark)
     fail(code, log + FAILURE)
+    raise AssertionError  # never reached; without it numba would think that nothing may be returned
 
 
 def _nested_in_scope(body: Any, args: Any) -> Any:
@@ -287,6 +289,7 @@ def _nested_in_scope(body: Any, args: Any) -> Any:
         return value
     undo_scope(log, mark)
     fail(code, log + FAILURE)
+    raise AssertionError  # as above
 
 
 def _nested_anywhere(body: Any, args: Any) -> Any:

@@ -265,31 +265,45 @@ def _peek(array: Any, index: Any) -> Any:
     return peek
 
 
+def _rows(array: Any) -> Any:
+    return array._rows
+
+
+def _elements(array: Any) -> Any:
+    return array._rows * array._columns  # (there is one column where there is one dimension)
+
+
+def _shape_of_one(array: Any) -> Any:
+    return (array._rows,)
+
+
+def _shape_of_two(array: Any) -> Any:
+    return array._rows, array._columns
+
+
 @overload(len)
 def _len(array: Any) -> Any:
-    if isinstance(array, TArrayType):
-        return lambda array: array._rows
-    return None
+    return _rows if isinstance(array, TArrayType) else None
 
 
 @overload_attribute(TArrayType, "shape")
 def _shape(array: Any) -> Any:
-    if array.ndim == 1:
-        return lambda array: (array._rows,)
-    return lambda array: (array._rows, array._columns)
+    return _shape_of_one if array.ndim == 1 else _shape_of_two
 
 
 @overload_attribute(TArrayType, "size")
 def _size(array: Any) -> Any:
-    if array.ndim == 1:
-        return lambda array: array._rows
-    return lambda array: array._rows * array._columns
+    return _elements
 
 
 @overload_attribute(TArrayType, "ndim")
 def _ndim(array: Any) -> Any:
     ndim = array.ndim
-    return lambda array: ndim
+
+    def dimensions(array: Any) -> Any:
+        return ndim
+
+    return dimensions
 
 
 @overload(retry)

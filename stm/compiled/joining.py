@@ -30,7 +30,7 @@ from stm.atomically import retry
 from stm.clock import unchanged
 from stm.compiled import control as machine
 from stm.compiled.log import FATE, JOINED, MOMENT, READS, READS_END, SCOPE, SLOTS, STATE, WRITES, WRITES_END
-from stm.compiled.runtime import control, give_log, here, take_log, word
+from stm.compiled.runtime import Log, control, give_log, own, take_log, word
 from stm.compiled.signals import EVENT_CODE, PENDING, RETRY
 from stm.compiled.sleeping import Slot, slot, waker
 from stm.errors import ReadOnlyViolation
@@ -63,11 +63,9 @@ class ArrayPart:
         self.lock: Callable[[], int] = partial(control, machine.LOCK, self.address, 0)
         self.unlock: Callable[[], object] = partial(control, machine.PUBLISH, self.address, 0)
 
-    def __del__(self) -> None:
-        try:
+    def __del__(self, give_log: Callable[[Log], None] = give_log) -> None:
+        if hasattr(self, "log"):
             give_log(self.log)
-        except AttributeError:
-            pass
 
     def __repr__(self) -> str:
         return ", ".join(map(repr, self.arrays)) or "<elements of arrays>"
@@ -77,10 +75,9 @@ class ArrayPart:
         return self if control(machine.STANDS, self.address, 0) else None
 
     def _places(self) -> Iterable[dict[Waiter, None]]:
+        waker.start()  # before committers may ring for it
         found = np.zeros(SLOTS, np.int64)
-        places = [place for number in self._slots(machine.ARM, found) for place in slot(number)._places()]
-        waker.start()
-        return places
+        return [place for number in self._slots(machine.ARM, found) for place in slot(number)._places()]
 
     def _slots(self, what: int, found: Any) -> list[int]:
         control(what, self.address, found.ctypes.data)
@@ -167,7 +164,8 @@ def arriving(code: int) -> BaseException:
     if code == EVENT_CODE:
         return Event()
     if code == PENDING:
-        error, here.pending = here.pending, None
+        mine = own()
+        error, mine.pending = mine.pending, None
         return error or Restart()
     tx = descriptor()
     if code == RETRY:

@@ -224,6 +224,7 @@ class Work:
         self.logs = [Log() for _ in range(workers)]
         self.chunks = deque(_chunks(rows.count, workers))
         self.finished = [0] * workers  # rows of chunks that are done
+        self.begun = [0] * workers  # the first rows of those that are under way
         self.stopped = TVar(False, name="map() was stopped")
         self.failure: BaseException | None = None
         for log in self.logs:
@@ -247,7 +248,8 @@ class Work:
 
     def done(self) -> int:
         """How many rows have been run."""
-        return min(self.rows.count, sum(self.finished) + sum(log.words[ROW // 8] for log in self.logs))
+        under_way = sum(max(0, log.words[ROW // 8] - row) for log, row in zip(self.logs, self.begun, strict=True))
+        return min(self.rows.count, sum(self.finished) + under_way)
 
     def go(self, worker: int) -> None:
         """Work until nothing is left to do."""
@@ -259,8 +261,11 @@ class Work:
                 start, stop = self.chunks.popleft()
             except IndexError:
                 break
+            log.words[ROW // 8] = start
+            self.begun[worker] = start
             self._chunk(log, start, stop, given, aside)
-            log.words[ROW // 8] = 0
+            self.begun[worker] = stop
+            log.words[ROW // 8] = stop
             self.finished[worker] += stop - start
         while aside and not self.is_stopped:
             self._one_of(aside, given)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from stm.compiled.joining import Event
 from stm.compiled.log import ABORTS, EVENT, IDLE, INSIST, PASS, STATE, WAIT, YIELD
-from stm.compiled.runtime import here
-from stm.compiled.upcalls import insist, relent, wait_for_change, wait_until_free
-
-_WORDS = ctypes.c_int64 * 40
+from stm.compiled.runtime import another_log
+from stm.compiled.upcalls import insist, relent, wait_for_change, wait_until_free, words_at
 
 
 def resume(name: str, kernel: Callable[..., Any], log: int, args: Sequence[Any]) -> Any:
     """Finish a call whose kernel came back with an `Event`; or begin it, with another log (0)."""
     begun = log != 0
     if not begun:
-        log = here.another_log()
-    words = _WORDS.from_address(log)
+        log = another_log()
+    words = words_at(log)
     try:
         while True:
             exclusive = begun and words[EVENT // 8] == INSIST

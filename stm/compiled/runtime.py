@@ -20,6 +20,7 @@ from numba import types
 
 from stm.clock import clock
 from stm.compiled import control as machine
+from stm.compiled.array import TArray
 from stm.compiled.cache import entry
 from stm.compiled.log import COUNTS, IDLE, LOG_WORDS, MARKS, SLOTS, STATE, UPCALL
 
@@ -60,14 +61,12 @@ class Log:
     def __init__(self) -> None:
         self._array = np.empty(LOG_WORDS, np.int64)
         self.address: int = self._array.ctypes.data
-        self.words = memoryview(self._array)  # type: ignore[arg-type]  # (NumPy's types know of buffers from 3.12 on)
         control(machine.SET_UP, self.address, CLOCK_WORD)
+        self.words = memoryview(self._array)  # type: ignore[arg-type]  # (NumPy's types know of buffers from 3.12 on)
 
-    def __del__(self) -> None:
-        try:
-            control(machine.FREE, self.address, 0)
-        except AttributeError:  # it was never set up
-            pass
+    def __del__(self, control: Callable[[int, int, int], object] = control, free: int = machine.FREE) -> None:
+        if hasattr(self, "words"):  # else it was never set up
+            control(free, self.address, 0)
 
 
 _spare: Final[deque[Log]] = deque()
@@ -81,33 +80,50 @@ def take_log() -> Log:
         return Log()
 
 
-def give_log(log: Log) -> None:
-    """Give a log back to `take_log`."""
-    log.words[STATE // 8] = IDLE
-    _spare.append(log)
+def give_log(log: Log, spare: deque[Log] = _spare, state: int = STATE // 8, idle: int = IDLE) -> None:
+    """Give a log back to `take_log`. (It may be called when the interpreter exits, and globals are gone.)"""
+    log.words[state] = idle
+    spare.append(log)
 
 
-class Here(threading.local):
-    """What a thread has of its own: a log for calls of compiled transactions, by object and by address."""
+class Own:
+    """What a thread has for its calls of compiled transactions."""
 
     def __init__(self) -> None:
-        self.own = take_log()
-        self.log = self.own.address
+        self.log = take_log()
         self.retired: list[Log] = []
         self.pending: BaseException | None = None
 
-    def another_log(self) -> int:
-        """The address of the thread's log from now on: the one before is in use by what this code has interrupted."""
-        self.retired.append(self.own)
-        self.own = take_log()
-        self.log = self.own.address
-        return self.log
-
-    def __del__(self) -> None:
-        give_log(self.own)
+    def __del__(self, give_log: Callable[[Log], None] = give_log) -> None:
+        give_log(self.log)
 
 
-here: Final = Here()
+#: `here.log` is the address of the calling thread's log, `here.own` the rest; `AttributeError` means "none yet".
+here: Final = threading.local()
+
+
+def own() -> Own:
+    """What the calling thread has, made on first use."""
+    try:
+        found: Own = here.own
+    except AttributeError:
+        found = here.own = Own()
+        here.log = found.log.address
+    return found
+
+
+def first_log() -> int:
+    """The address of the calling thread's log, on first use."""
+    return own().log.address
+
+
+def another_log() -> int:
+    """The address of the thread's log from now on: the one before is in use by what the caller has interrupted."""
+    mine = own()
+    mine.retired.append(mine.log)
+    mine.log = take_log()
+    here.log = mine.log.address
+    return mine.log.address
 
 
 def _after_fork() -> None:
@@ -126,6 +142,7 @@ class _Word:
         self.hold: Callable[[], object] = partial(control, machine.HOLD, CLOCK_WORD, 0)
         self.unhold: Callable[[], object] = partial(control, machine.UNHOLD, CLOCK_WORD, 0)
         self.after_fork: Callable[[], object] = _after_fork
+        self.array_type: type = TArray
 
 
 word: Final = _Word()
@@ -161,5 +178,3 @@ _vector = types.Array(_int, 1, "C")
 read_many: Final = entry(machine.read_many, types.void(_int, _int, _vector, _vector))
 write_many: Final = entry(machine.write_many, types.void(_int, _int, _vector, _vector))
 copy_all: Final = entry(machine.copy_all, types.void(_int, _vector))
-
-import stm.compiled.upcalls  # noqa: E402, F401 - it calls `take_up`

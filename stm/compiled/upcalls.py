@@ -9,27 +9,32 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from typing import Final
+from typing import Any, Final
 
 from stm.clock import clock, enter_exclusive, release_exclusive
 from stm.compiled.joining import ArrayPart
-from stm.compiled.log import INSIST, INTERRUPT, PASS, RELENT, WAIT, YIELD
-from stm.compiled.runtime import Callback, here, take_up, word
+from stm.compiled.log import HEADER, INSIST, INTERRUPT, PASS, RELENT, WAIT, YIELD
+from stm.compiled.runtime import Callback, own, take_up, word
 from stm.execution import become_exclusive
 from stm.waiting import sleep
 
 
+def words_at(address: int) -> Any:
+    """The words of the log at an address, as Python sees them."""
+    return (ctypes.c_int64 * (HEADER // 8)).from_address(address)
+
+
 def answer(address: int, event: int) -> None:
     """Do what `event` asks for on account of the log at an address."""
-    words = (ctypes.c_int64 * 40).from_address(address)
+    words = words_at(address)
     try:
         respond(address, words, event)
     except BaseException as error:
-        here.pending = error
+        own().pending = error
         words[INTERRUPT // 8] = 1
 
 
-def respond(address: int, words: ctypes.Array[ctypes.c_int64], event: int) -> None:
+def respond(address: int, words: Any, event: int) -> None:
     if event == WAIT:
         wait_for_change(address)
     elif event == YIELD:
@@ -50,10 +55,11 @@ class Reads(ArrayPart):
 
     def __init__(self, address: int) -> None:
         self.address = address
+        self.words = words_at(address)
         self.arrays = {}
         self._waiters = None
 
-    def __del__(self) -> None:
+    def __del__(self, *_: object) -> None:
         pass
 
 
@@ -66,7 +72,7 @@ def wait_for_change(address: int, name: str | None = None) -> None:
         part.slept()
 
 
-def wait_until_free(words: ctypes.Array[ctypes.c_int64] | memoryview) -> None:
+def wait_until_free(words: Any) -> None:
     """Wait for the end of an exclusive transaction that keeps a commit off."""
     if clock.owner == threading.get_ident():
         words[PASS // 8] = 2  # it is this thread's own: called from what interrupted it, or from its hooks
