@@ -30,7 +30,7 @@ from stm.atomically import retry
 from stm.clock import unchanged
 from stm.compiled import control as machine
 from stm.compiled.log import FATE, JOINED, MOMENT, READS, READS_END, SCOPE, SLOTS, STATE, WRITES, WRITES_END
-from stm.compiled.runtime import Log, control, give_log, own, take_log, word
+from stm.compiled.runtime import control, own, take_log, word
 from stm.compiled.signals import EVENT_CODE, PENDING, RETRY
 from stm.compiled.sleeping import Slot, slot, waker
 from stm.errors import ReadOnlyViolation
@@ -49,23 +49,19 @@ class Event(Exception):
 class ArrayPart:
     """What one attempt of the object tier has read and written of arrays. See `stm.transaction.ArrayPart`."""
 
-    __slots__ = ("_waiters", "address", "arrays", "lock", "log", "unlock", "words")
+    __slots__ = ("_lease", "_waiters", "address", "arrays", "lock", "unlock", "words")
 
     _due = None
 
     def __init__(self) -> None:
-        self.log = take_log()
-        self.address = self.log.address
-        self.words = self.log.words
+        self._lease = take_log()
+        self.address = self._lease.log.address
+        self.words: Any = self._lease.log.words
         self.arrays: dict[Any, None] = {}  # for messages, and to keep their memory
         self._waiters: dict[Waiter, None] | None = None
         # A commit calls these in the midst of publishing: no Python may run there.
         self.lock: Callable[[], int] = partial(control, machine.LOCK, self.address, 0)
         self.unlock: Callable[[], object] = partial(control, machine.PUBLISH, self.address, 0)
-
-    def __del__(self, give_log: Callable[[Log], None] = give_log) -> None:
-        if hasattr(self, "log"):
-            give_log(self.log)
 
     def __repr__(self) -> str:
         return ", ".join(map(repr, self.arrays)) or "<elements of arrays>"
@@ -85,7 +81,7 @@ class ArrayPart:
         return numbers
 
     def wrote(self) -> bool:
-        return self.words[WRITES_END // 8] != self.words[WRITES // 8]
+        return bool(self.words[WRITES_END // 8] != self.words[WRITES // 8])
 
     def written(self) -> list[Slot]:
         if not self.wrote():
@@ -93,7 +89,7 @@ class ArrayPart:
         return [slot(number) for number in self._slots(machine.MARK_WRITES, np.zeros(SLOTS, np.int64))]
 
     def enter(self) -> int:
-        start = self.words[WRITES_END // 8] - self.words[WRITES // 8]
+        start: int = self.words[WRITES_END // 8] - self.words[WRITES // 8]
         self.words[SCOPE // 8] = self.words[WRITES_END // 8]
         return start
 

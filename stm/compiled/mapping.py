@@ -27,23 +27,32 @@ import numpy as np
 from stm.atomically import check, in_transaction, or_else, run
 from stm.compiled.array import TArray
 from stm.compiled.log import (
+    ABORTS,
+    COST,
+    COST_IN_PLACE,
     EVENT,
+    GROUP,
+    GROUPS,
     IDLE,
     INSIST,
     LIMIT,
     MOMENT,
     PASS,
     PENDING,
+    QUICK,
     RAISE,
     ROW,
     RUNNING,
+    SPENT,
     STATE,
     STOP,
+    STREAK,
+    WAITED,
     WORKERS,
     YIELD,
 )
 from stm.compiled.marks import Constant, Scratch
-from stm.compiled.runtime import TICKS_PER_SECOND, Log
+from stm.compiled.runtime import TICKS_PER_SECOND, Log, take_log
 from stm.compiled.tuning import LONGEST_GROUP
 from stm.compiled.upcalls import insist, relent, wait_until_free
 from stm.errors import BlockedForever
@@ -221,7 +230,8 @@ class Work:
 
     def __init__(self, rows: Rows, workers: int) -> None:
         self.rows = rows
-        self.logs = [Log() for _ in range(workers)]
+        self.leases = [take_log() for _ in range(workers)]
+        self.logs = [lease.log for lease in self.leases]
         self.chunks = deque(_chunks(rows.count, workers))
         self.finished = [0] * workers  # rows of chunks that are done
         self.begun = [0] * workers  # the first rows of those that are under way
@@ -230,7 +240,9 @@ class Work:
         for log in self.logs:
             log.words[WORKERS // 8] = workers
             log.words[LIMIT // 8] = int(LONGEST_GROUP * TICKS_PER_SECOND)
-            log.words[ROW // 8] = 0
+            for word in (ROW, STOP, PASS, QUICK, COST, COST_IN_PLACE, STREAK, SPENT, WAITED, GROUPS, ABORTS):
+                log.words[word // 8] = 0
+            log.words[GROUP // 8] = 1
 
     def stop(self) -> None:
         """Let no worker commit any more. Called again until they are gone: see the module."""

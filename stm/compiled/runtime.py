@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -22,7 +23,19 @@ from stm.clock import clock
 from stm.compiled import control as machine
 from stm.compiled.array import TArray
 from stm.compiled.cache import entry
-from stm.compiled.log import COUNTS, IDLE, LOG_WORDS, MARKS, SLOTS, STATE, UPCALL
+from stm.compiled.log import (
+    COUNTS,
+    IDLE,
+    LOG_WORDS,
+    MARKS,
+    READS,
+    READS_ROOM,
+    SLOTS,
+    STATE,
+    UPCALL,
+    WRITES,
+    WRITES_ROOM,
+)
 
 _int = types.int64
 
@@ -64,38 +77,63 @@ class Log:
         control(machine.SET_UP, self.address, CLOCK_WORD)
         self.words = memoryview(self._array)  # type: ignore[arg-type]  # (NumPy's types know of buffers from 3.12 on)
 
-    def __del__(self, control: Callable[[int, int, int], object] = control, free: int = machine.FREE) -> None:
-        if hasattr(self, "words"):  # else it was never set up
-            control(free, self.address, 0)
+
+class Lease:
+    """The use of a log, as long as this object lives.
+
+    Logs are kept for the next user. They come back when a lease dies, by a weak reference whose callback is a C
+    function: a `__del__` would be Python code, and what a signal handler raises in such is lost.
+    """
+
+    __slots__ = ("__weakref__", "log")
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
 
 
-_spare: Final[deque[Log]] = deque()
+class _Return(weakref.ref[Lease]):
+    __slots__ = ("log",)
+    log: Log
 
 
-def take_log() -> Log:
+_returned: Final[deque[_Return]] = deque()
+_out: Final[set[_Return]] = set()
+
+#: Bytes of a buffer that is not kept.
+LARGE: Final = 1 << 20
+
+
+def take_log() -> Lease:
     """A log that nobody uses."""
     try:
-        return _spare.pop()
+        before = _returned.pop()
     except IndexError:
-        return Log()
-
-
-def give_log(log: Log, spare: deque[Log] = _spare, state: int = STATE // 8, idle: int = IDLE) -> None:
-    """Give a log back to `take_log`. (It may be called when the interpreter exits, and globals are gone.)"""
-    log.words[state] = idle
-    spare.append(log)
+        log = Log()
+    else:
+        _out.discard(before)
+        log = before.log
+        words = log.words
+        words[STATE // 8] = IDLE
+        if words[READS_ROOM // 8] - words[READS // 8] > LARGE or words[WRITES_ROOM // 8] - words[WRITES // 8] > LARGE:
+            control(machine.FREE, log.address, 0)
+    lease = Lease(log)
+    back = _Return(lease, _returned.append)
+    back.log = log
+    _out.add(back)
+    return lease
 
 
 class Own:
     """What a thread has for its calls of compiled transactions."""
 
     def __init__(self) -> None:
-        self.log = take_log()
-        self.retired: list[Log] = []
+        self.lease = take_log()
+        self.retired: list[Lease] = []
         self.pending: BaseException | None = None
 
-    def __del__(self, give_log: Callable[[Log], None] = give_log) -> None:
-        give_log(self.log)
+    @property
+    def log(self) -> Log:
+        return self.lease.log
 
 
 #: `here.log` is the address of the calling thread's log, `here.own` the rest; `AttributeError` means "none yet".
@@ -120,8 +158,8 @@ def first_log() -> int:
 def another_log() -> int:
     """The address of the thread's log from now on: the one before is in use by what the caller has interrupted."""
     mine = own()
-    mine.retired.append(mine.log)
-    mine.log = take_log()
+    mine.retired.append(mine.lease)
+    mine.lease = take_log()
     here.log = mine.log.address
     return mine.log.address
 

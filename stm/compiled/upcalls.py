@@ -59,9 +59,6 @@ class Reads(ArrayPart):
         self.arrays = {}
         self._waiters = None
 
-    def __del__(self, *_: object) -> None:
-        pass
-
 
 def wait_for_change(address: int, name: str | None = None) -> None:
     """Sleep until something changes that the log's attempt has read."""
