@@ -1,7 +1,13 @@
 """The version clock, and the lock under which it moves.
 
-State
------
+The clock has two hands. `clock.now` counts the commits that wrote to variables; a word in memory, which machine code
+can read, counts those that wrote to array elements (`stm.compiled`; until that is used there is no second hand). A
+commit moves the hand of what it writes, or both in one step. One word for both would do too, but then each commit of
+Python code, about a microsecond, would stop all machine code, which commits fifty times in that time, and would itself
+have to compare and swap.
+
+The hand of variables
+---------------------
 `clock.now` is the version of the newest commit: an even integer, two more after each commit. A *cell* is what a
 `TVar` holds: a tuple `(value, version, link)` that never changes once it is published, `version` being the clock's
 value after the commit that wrote it. (`link` leads to the cell before, see `snapshot.py`.)
@@ -33,8 +39,40 @@ Being interrupted with the lock in hand has a price on a GIL build: waiters that
 the lock before they are handed the GIL, and from then on every commit costs a switch of threads (a lock convoy).
 `acquire_politely` therefore lets the holder run on and tries again, and sleeps inside `acquire` only after that.
 
-Sharing the clock with machine code needs no more than this module: `now` is read in one place per begin, extension
-and commit, and stored in one place per publication, always as a plain attribute in straight-line code.
+The hand of elements
+--------------------
+The word's upper bits are the version of the newest commit to elements, a multiple of 8; its low bits are flags:
+`PUBLISHING`, a commit is under way; `HELD`, an exclusive transaction runs that uses arrays; `AWAITED`, somebody sleeps
+until an element changes. An element is two words, its value and its version.
+
+A1. The word changes by compare-and-swap only, except that who has set `PUBLISHING` may store it. So there is one
+    committer at a time, who knows all flags as they were when he began, and for whom no flag changes meanwhile.
+A2. A committer stores an element's version before its value, and the word last, each with release order. A reader loads
+    the value before the version, with acquire order. So whoever loads a value sees its version or a newer one; and
+    whoever loads the word sees all values of that commit and of those before.
+A3. Hence: a reader whose moment `m` is the word (without flags) at some time, and who then loads a value and finds its
+    version `<= m`, has the element's value at that time; and the element has not changed since, until that load.
+    Elements have no history, so this needs no more than the one comparison. It is made at every read: in machine code a
+    stale index is a memory error, not a wrong answer.
+A4. A committer may validate before it takes the word: if the compare-and-swap from the value that was loaded before the
+    validation succeeds, nothing was published between.
+A5. Who wants to sleep counts himself in the table of slots and sets `AWAITED` while holding `PUBLISHING`, and validates
+    after. So a commit either came before, and the validation sees it, or it takes a word with `AWAITED` in it, and
+    looks at the table. No fence is needed beside those of the compare-and-swap.
+
+On x86 the acquire loads and release stores are plain moves, and a compare-and-swap is a full barrier; on ARM they are
+`ldapr` or `ldar`, `stlr` and `casal` or their like. Nothing above needs more: A2 orders stores of one thread before a
+store with release, and loads of one thread after a load with acquire; there is no store that must be seen before a
+*later load* of the same thread (the pattern that would need a full fence), since A5 goes through the word.
+
+Both hands
+----------
+B1. A commit to both tiers holds the commit lock *and* `PUBLISHING`. Having validated all that it read in either, it
+    stores elements, then cells, then `clock.now`, then the word. So whoever sees a cell of it finds its elements too
+    new, and waits for the word; and whoever sees its elements' commit complete finds `clock.now` moved.
+B2. An attempt that reads both has two times, and takes a new one only if everything that it has read, in both tiers, is
+    found unchanged after. All of it then belongs to the later of the two times: see `stm/compiled/joining.py`.
+B3. `HELD` is set by who holds `clock.exclusive`, and cleared before that lock is free.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
@@ -122,10 +123,21 @@ class KernelCache(FunctionCache):
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        try:
-            super().save_overload(sig, data)
-        except OSError:
-            pass
+        self._attempt(lambda: super(KernelCache, self).save_overload(sig, data))
+
+    def _attempt(self, save: Callable[[], None]) -> None:
+        """Save something, over a broken index if need be."""
+        for first in (True, False):
+            try:
+                save()
+                return
+            except OSError:
+                return  # no place to write
+            except Exception:  # an index that can't be read
+                if not first:
+                    return
+                with suppress(OSError):
+                    self.flush()
 
     def load_value(self, key: str) -> Any:
         """What `save_value` kept beside the code."""
@@ -135,11 +147,11 @@ class KernelCache(FunctionCache):
             return None
 
     def save_value(self, key: str, value: Any) -> None:
-        try:
+        def save() -> None:
             self._impl.locator.ensure_cache_path()
             self._cache_file.save((key, sys.version), value)
-        except OSError:
-            pass
+
+        self._attempt(save)
 
 
 def kernel_cache(function: Callable[..., Any], label: str) -> KernelCache | None:
