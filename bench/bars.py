@@ -1,7 +1,8 @@
 """The bars: what the library is expected to reach, each a figure and a limit.
 
 A bar is held against the median, in the worst of the settings it applies to. A missed bar is a fact about a machine and
-a version, not a failure of the program; a bar whose figure was not measured is left out.
+a version, not a failure of the program. A bar whose figure this machine or this interpreter can't give (a compiler or a
+library is not there) is reported as not measured, with the reason; one whose figure wasn't asked for is left out.
 """
 
 from __future__ import annotations
@@ -12,7 +13,19 @@ from typing import Final, Literal
 
 from bench.results import BarOutcome, Figure, Result
 from bench.tables import count_of
-from bench.workloads import hand_over, importing, long_body, memory, picture, read_set, transfer
+from bench.workloads import (
+    compiled_call,
+    compiled_transfer,
+    hand_over,
+    importing,
+    long_body,
+    memory,
+    picture,
+    read_set,
+    routing,
+    shared_clock,
+    transfer,
+)
 
 
 @dataclass(frozen=True)
@@ -56,9 +69,15 @@ class Bar:
         if not values:
             return None
         value, figure = worst(values, key=lambda pair: pair[0])
-        limit = f"at {self.at} {self.limit:g}{' ' + figure.quantity.unit if figure.quantity.unit else ''}"
+        limit = f"{self._limit()}{' ' + figure.quantity.unit if figure.quantity.unit else ''}"
         where = f"{figure.setting}; {count_of(figure.threads, 'thread')}"
         return BarOutcome(self.name, value, limit, self.met_by(value), where)
+
+    def not_measured(self, reason: str) -> BarOutcome:
+        return BarOutcome(self.name, None, self._limit(), False, reason)
+
+    def _limit(self) -> str:
+        return f"at {self.at} {self.limit:g}"
 
 
 BARS: Final = (
@@ -118,14 +137,71 @@ BARS: Final = (
     ),
     Bar("memory of a TVar", "memory", memory.BYTES.name, "TVar", 200, "most"),
     Bar("import stm", "import", importing.NET.name, "import stm", 0.15, "most"),
+    Bar(
+        "transfer over TVars, beside the compiled tier / without it",
+        "shared-clock",
+        shared_clock.RATIO.name,
+        shared_clock.SUBJECT,
+        1.10,
+        "most",
+    ),
+    Bar(
+        "compiled call, net of the loop",
+        "compiled-call",
+        compiled_call.NET_TIME.name,
+        compiled_call.CALL,
+        1_000,
+        "most",
+        setting=compiled_call.ALONE,
+    ),
+    *(
+        Bar(
+            f"compiled transfer, {compiled_transfer.setting_of(accounts)}, {count_of(threads, 'thread')} / better peer",
+            "compiled-transfer",
+            compiled_transfer.RATIO.name,
+            compiled_transfer.TO_PEERS,
+            limit,
+            "least",
+            threads=threads,
+            setting=compiled_transfer.setting_of(accounts),
+        )
+        for accounts, limits in ((16, (2, 2)), (1_000, (3, 2)), (1_000_000, (1.5, 3)))
+        for threads, limit in zip((1, 2), limits, strict=True)
+    ),
+    Bar(
+        "compiled transfer / Python under one lock",
+        "compiled-transfer",
+        compiled_transfer.RATIO.name,
+        compiled_transfer.TO_LOCK,
+        10,
+        "least",
+    ),
+    *(
+        Bar(
+            f"routing {setting}, 2 threads / without transactions",
+            "routing",
+            routing.RATIO.name,
+            routing.THREADS,
+            limit,
+            "least",
+            threads=2,
+            setting=setting,
+        )
+        for setting, limit in ((routing.ROOMY, 1.5), (routing.CROWDED, 0.8))
+    ),
 )
 
 
 def hold(results: Iterable[Result], *, gil: bool, bars: Iterable[Bar] = BARS) -> Iterator[BarOutcome]:
     """Every bar that these results tell something about. Figures of a broken workload count for nothing."""
-    by_workload = {result.workload: result.figures for result in results if not result.broken}
+    by_workload = {result.workload: result for result in results if not result.broken}
     for bar in bars:
-        if bar.build in ("", "GIL" if gil else "free-threaded"):
-            outcome = bar.outcome(by_workload.get(bar.workload, ()))
-            if outcome is not None:
-                yield outcome
+        result = by_workload.get(bar.workload)
+        if result is None or bar.build not in ("", "GIL" if gil else "free-threaded"):
+            continue
+        outcome = bar.outcome(result.figures)
+        reason = result.skipped or result.unmeasured.get(bar.subject)
+        if outcome is not None:
+            yield outcome
+        elif reason:
+            yield bar.not_measured(reason)

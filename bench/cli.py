@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
         options = _parser().parse_args(arguments)
         if options.list:
             for workload in WORKLOADS.values():
-                print(f"{workload.name:12} {workload.shows}\n{'':12} variants: {', '.join(workload.variants)}")
+                print(f"{workload.name:18} {workload.shows}\n{'':18} variants: {', '.join(workload.variants)}")
             return OK
         return _bench(options)
     except BenchError as error:
@@ -102,9 +102,14 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--list", action="store_true", help="list the workloads and end")
-    parser.add_argument("--quick", action="store_true", help="fewer operations and repeats: less than a minute")
+    parser.add_argument("--quick", action="store_true", help="fewer operations and repeats: a minute or two")
     parser.add_argument(
-        "--workload", action="append", choices=tuple(WORKLOADS), metavar="NAME", help="run only this one; repeatable"
+        "--workload",
+        action="append",
+        type=lambda text: text.replace("_", "-"),  # the modules' names will do
+        choices=tuple(WORKLOADS),
+        metavar="NAME",
+        help="run only this one; repeatable",
     )
     parser.add_argument(
         "--threads", type=_thread_counts, metavar="N,N", help="thread counts (default: 1, 2, 4... cores)"

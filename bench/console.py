@@ -27,6 +27,8 @@ class Progress(Protocol):
 
 
 def closing_line(result: Result) -> str:
+    if result.skipped:
+        return f"{result.workload}: skipped: {result.skipped}"
     return f"{result.workload}: {'BROKEN: ' + result.broken if result.broken else f'{result.seconds:.1f} s'}"
 
 

@@ -20,7 +20,7 @@ import time
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 from bench.results import Chart, Figure, Quantity, Result, Series, Spread, spread
@@ -69,6 +69,7 @@ class Summary:
     figures: Sequence[Figure] = ()
     charts: Sequence[Chart] = ()
     findings: Sequence[str] = ()
+    unmeasured: Mapping[str, str] = field(default_factory=dict)
 
 
 class Samples:
@@ -99,7 +100,7 @@ class Samples:
 
 
 class Workload(ABC):
-    """One question to the machine. Constructing it may take time; it is not measured."""
+    """One question to the machine. Constructing and preparing it may take time; that is not measured."""
 
     name: ClassVar[str]
     shows: ClassVar[str]
@@ -107,6 +108,13 @@ class Workload(ABC):
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+
+    def lacking(self) -> str:
+        """Why it can't be run here at all; empty if it can."""
+        return ""
+
+    def prepare(self) -> None:  # noqa: B027 - most need nothing
+        """Make what the runs need, if that needs more than every interpreter has."""
 
     @abstractmethod
     def points(self) -> Iterable[Point]:
@@ -249,10 +257,14 @@ def _run_here(body: Body) -> float:
 def measure(workload: Workload, on_step: Callable[[Point], object] = lambda point: None) -> Result:
     """All repeats of a workload. Whatever goes wrong in it ends this workload, and is in the result's `broken`."""
     began = time.perf_counter()
+    skipped = workload.lacking()
+    if skipped:
+        return Result(workload.name, workload.shows, (), findings=(f"Skipped: {skipped}.",), skipped=skipped)
     samples = Samples()
     broken = ""
     point = None
     try:
+        workload.prepare()
         for point in interleave(list(workload.points()), workload.plan.repeats):
             on_step(point)
             measurement = workload.run(point)
@@ -275,4 +287,5 @@ def measure(workload: Workload, on_step: Callable[[Point], object] = lambda poin
         tuple(summary.findings),
         broken,
         time.perf_counter() - began,
+        unmeasured=summary.unmeasured,
     )

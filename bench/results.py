@@ -6,8 +6,8 @@ Promise: `Run.from_json(run.to_json()) == run`, so whatever can be shown right a
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 #: Changes with the shape of the JSON, so that `compare` refuses what it would misread.
@@ -120,7 +120,10 @@ class Chart:
 
 @dataclass(frozen=True)
 class Result:
-    """What one workload came to. `broken` says which invariant broke, and is empty if all held."""
+    """What one workload came to. `broken` says which invariant broke, and is empty if all held.
+
+    `skipped` says why nothing was measured here, and is empty otherwise; `unmeasured` says it of single subjects.
+    """
 
     workload: str
     shows: str
@@ -129,6 +132,8 @@ class Result:
     findings: tuple[str, ...] = ()
     broken: str = ""
     seconds: float = 0.0
+    skipped: str = ""
+    unmeasured: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         figures = [figure.to_json() for figure in self.figures]
@@ -144,16 +149,21 @@ class Result:
 
 @dataclass(frozen=True)
 class BarOutcome:
-    """A bar that was tried: the measured value, the limit, and whether it was met."""
+    """A bar that was tried: the measured value, the limit, and whether it was met.
+
+    The value is `None` where nothing could be measured, for the reason that then stands in `where`.
+    """
 
     name: str
-    value: float
+    value: float | None
     limit: str
     met: bool
     where: str
 
     @property
     def verdict(self) -> str:
+        if self.value is None:
+            return "not measured"
         return "met" if self.met else "MISSED"
 
 

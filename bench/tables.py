@@ -78,7 +78,9 @@ def _pivot(quantity: Quantity, figures: Sequence[Figure]) -> Table:
 
 
 def table_of_bars(bars: Iterable[BarOutcome]) -> Table:
-    rows = tuple((bar.name, number(bar.value), bar.limit, bar.verdict, bar.where) for bar in bars)
+    rows = tuple(
+        (bar.name, "" if bar.value is None else number(bar.value), bar.limit, bar.verdict, bar.where) for bar in bars
+    )
     return Table("Bars", ("bar", "measured", "limit", "", "where"), rows)
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 60
+SECONDS_TO_COMPILE = 240
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,8 @@ MUTANTS = [
     Mutant(
         "exclusiveness is not given back when an exception strikes",
         "execution.py",
-        "            if exclusive:\n                if outermost",
-        "            if exclusive and extras.committed:\n                if outermost",
+        "            if exclusive:\n                try:\n                    if outermost",
+        "            if exclusive and extras.committed:\n                try:\n                    if outermost",
         "test_interruption.py test_liveness.py",
     ),
     Mutant(
@@ -138,8 +139,8 @@ MUTANTS = [
     Mutant(
         "a committer wakes nobody",
         "transaction.py",
-        "wakes(writes) if clock.sleepers else ()",
-        "()",
+        "        if clock.sleepers:\n            woken =",
+        "        if False:\n            woken =",
         "test_waiting.py",
     ),
     Mutant(
@@ -329,6 +330,165 @@ MUTANTS = [
         "                    tx.writes = tx.reads = None\n",
         "test_hooks.py",
     ),
+    # The compiled tier. (These take longer: each compiles all machine code anew.)
+    Mutant(
+        "elements: read without looking at the version",
+        "compiled/kernels.py",
+        "    if load_acquire(at + 8) > load_acquire(log + MOMENT):\n        word = apart(_read_newer, (log, at))\n",
+        "",
+        "compiled/test_opacity.py",
+    ),
+    Mutant(
+        "elements: extension without validation",
+        "compiled/kernels.py",
+        " or load_acquire(log + STOP) or not stands(log):",
+        " or load_acquire(log + STOP):",
+        "compiled/test_opacity.py",
+    ),
+    Mutant(
+        "elements: commit without validation",
+        "compiled/kernels.py",
+        "if lost < 3 and now & ~FLAGS != load_acquire(log + MOMENT) and not stands(log):",
+        "if False:",
+        "compiled/test_opacity.py",
+    ),
+    Mutant(
+        "elements: exceptions from stale reads escape",
+        "compiled/kernels.py",
+        "if fate == RESTART or code == RESTART or not stands(log):",
+        "if fate == RESTART or code == RESTART:",
+        "compiled/test_opacity.py::test_exceptions_in_machine_code_from_stale_reads_are_never_seen",
+    ),
+    Mutant(
+        "elements: value stored before its version",
+        "compiled/kernels.py",
+        """        store_release(at + 8, version)  # before the value, so that who sees the value sees the version
+        store_release(at, load(entry + 8))
+""",
+        """        store_release(at, load(entry + 8))
+        store_release(at + 8, version)
+""",
+        "compiled/test_opacity.py",
+    ),
+    Mutant(
+        "elements: own writes are not read",
+        "compiled/kernels.py",
+        "if load(log + WRITES_END) != load(log + WRITES):\n        entry",
+        "if False:\n        entry",
+        "compiled/test_call.py",
+    ),
+    Mutant(
+        "elements: commits ring for nobody",
+        "compiled/kernels.py",
+        "    if now & AWAITED:\n        ring(log)\n",
+        "",
+        "compiled/test_waiting.py::test_a_sleeper_of_either_tier_is_woken_by_any_commit",
+    ),
+    Mutant(
+        "elements: groups in place ring for nobody",
+        "compiled/inplace.py",
+        "    if now & AWAITED:\n        ring(log)\n",
+        "",
+        "compiled/test_waiting.py::test_a_group_in_place_wakes",
+    ),
+    Mutant(
+        "elements: a row in place that raises keeps its writes",
+        "compiled/building.py",
+        "                    restore(log, load(log + SCOPE))\n",
+        "",
+        "compiled/test_map.py",
+    ),
+    Mutant(
+        "elements: a row with a log that raises keeps its writes",
+        "compiled/building.py",
+        "                cut(log, load(log + SCOPE))  #",
+        "                pass  #",
+        "compiled/test_map.py",
+    ),
+    Mutant(
+        "elements: exclusive transactions keep no commit off",
+        "compiled/kernels.py",
+        "        if now & HELD and not load(log + PASS):\n            return YIELD\n",
+        "",
+        "compiled/test_liveness.py",
+    ),
+    Mutant(
+        "elements: in-place groups heed no exclusive transaction",
+        "compiled/inplace.py",
+        "if (now & HELD and not load(log + PASS)) or load_acquire(log + STOP):",
+        "if load_acquire(log + STOP):",
+        "compiled/test_liveness.py",
+    ),
+    Mutant(
+        "elements: a stopped map commits on",
+        "compiled/kernels.py",
+        "        if load_acquire(log + STOP):\n            return STOPPED\n        # Validated",
+        "        # Validated",
+        "compiled/test_map.py::test_a_stopped_worker_commits_nothing_more",
+    ),
+    Mutant(
+        "elements: not in the read set of the object transaction",
+        "compiled/joining.py",
+        "        tx.reads[part] = part\n",
+        "",
+        "compiled/test_opacity.py",
+    ),
+    Mutant(
+        "elements: a joined attempt extends without validation",
+        "compiled/joining.py",
+        "    moment = word.sample()\n    if not unchanged(tx.reads.copy()):\n        tx.doom(Restart)\n",
+        "    moment = word.sample()\n",
+        "compiled/test_opacity.py",
+    ),
+    Mutant(
+        "elements: a first access does not validate what was read before",
+        "compiled/joining.py",
+        "    elif not unchanged(tx.reads.copy()):\n        tx.doom(Restart)\n",
+        "",
+        "compiled/test_opacity.py",
+    ),
+    Mutant(
+        "elements: read-only attempts read the present",
+        "compiled/joining.py",
+        "        part.words[MOMENT // 8] = tx.snapshot.array_moment\n",
+        "        pass\n",
+        "compiled/test_opacity.py",
+    ),
+    Mutant(
+        "elements: stored after the cells of a common commit",
+        "transaction.py",
+        "chain(map(call, [arrays.lock]), steps, map(call, [arrays.unlock]))",
+        "chain(steps, map(call, [arrays.lock]), map(call, [arrays.unlock]))",
+        "compiled/test_opacity.py",
+    ),
+    Mutant(
+        "elements: a nested scope's writes stay",
+        "transaction.py",
+        "                extras.arrays.cut(scope.elements, 0 if scope.outer is None else scope.outer.elements)",
+        "                pass",
+        "compiled/test_array.py",
+    ),
+    Mutant(
+        "elements: no bounds",
+        "compiled/extension.py",
+        "    if index < 0 or index >= size:\n",
+        "    if index < -(1 << 62):\n",
+        "compiled/test_call.py::test_indices_count_from_the_end_and_others_raise_in_machine_code",
+    ),
+    Mutant(
+        "elements: the index of the write set forgets to forget",
+        "compiled/log.py",
+        "        store(log + WRITES_END, end)\n        index_anew(log)\n",
+        "        store(log + WRITES_END, end)\n",
+        "compiled/test_array.py compiled/test_call.py",
+    ),
+    Mutant(
+        "machine code: kept although a constant has changed",
+        "compiled/cache.py",
+        "                _digest(thing.__globals__[name], put, seen)\n",
+        "                pass\n",
+        "compiled/test_cache.py",
+    ),
 ]
 
 
@@ -339,13 +499,15 @@ def survives(mutant: Mutant, project: Path) -> str | None:
     if source.count(mutant.old) != 1:
         return "NOT APPLICABLE any more"
     path.write_text(source.replace(mutant.old, mutant.new))
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--timeout", "15"]
+    compiles = "compiled" in mutant.tests
+    timeout = "60" if compiles else "15"
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--timeout", timeout]
     arguments = [*command, *(f"tests/stm/{name}" for name in mutant.tests.split())]
     running = subprocess.Popen(
         arguments, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     try:
-        return "NO TEST NOTICED" if running.wait(SECONDS) == 0 else None
+        return "NO TEST NOTICED" if running.wait(SECONDS_TO_COMPILE if compiles else SECONDS) == 0 else None
     except subprocess.TimeoutExpired:
         return None
     finally:

@@ -184,7 +184,10 @@ class TArray:
         return part
 
     def _get_joined(self, tx: Transaction, index: int) -> Any:
-        part = self._part(tx)
+        extras = tx.extras
+        part: Any = None if extras is None or tx.rv < 0 else extras.arrays
+        if part is None or self not in part.arrays:
+            part = self._part(tx)
         while True:
             try:
                 return self._get(part.address, self._address, index)

@@ -81,12 +81,17 @@ def next_row(log: Any) -> None:
 
 
 @inlined
-def read_in_place(log: Any, at: Any) -> Any:
-    """The word of the element at `at`."""
+def _burn(log: Any) -> None:
     fuel = load(log + FUEL) - 1
     store(log + FUEL, fuel)
     if fuel < 0:
         apart(_give_up, (log,))
+
+
+@inlined
+def read_in_place(log: Any, at: Any) -> Any:
+    """The word of the element at `at`."""
+    _burn(log)
     return load_acquire(at)
 
 
@@ -122,6 +127,7 @@ def restore(log: Any, end: Any) -> None:
 @njit
 def peek_in_place(log: Any, at: Any) -> Any:
     """The word of the element at `at` before the present row wrote to it."""
+    _burn(log)
     entry = load(log + SCOPE)
     while entry < load(log + WRITES_END):
         if load(entry) == at:

@@ -102,6 +102,7 @@ from stm.compiled.signals import (
     RESTART,
     RETRY,
     apart,
+    breathe,
     leave_with_pending,
     leave_with_python_error,
     leave_with_restart,
@@ -171,11 +172,16 @@ def stands(log: Any) -> Any:
 
 @njit
 def linger(spins: Any) -> Any:
-    """Wait for a moment, the longer the more often; returns how often."""
+    """Wait for a moment, the longer the more often; returns how often.
+
+    Whom one waits for may need the GIL: a row that runs in place and prints something.
+    """
     if spins < SPINS:
         pause()
     else:
         offer_processor()
+        if spins % SPINS == 0:
+            breathe()
     return spins + 1
 
 

@@ -99,12 +99,12 @@ def map_rows(
         threading.current_thread() is not threading.main_thread() or transaction.seconds_a_row * rows.count < SHORT
     )
     if in_caller and progress is None:
-        begun = time.perf_counter()
         with running(work):
             work.go(0)
-        transaction.seconds_a_row = (time.perf_counter() - begun) / rows.count
     else:
         in_threads(work, progress)
+    if workers == 1:
+        transaction.seconds_a_row = work.seconds / rows.count
     return rows.results(on_error)
 
 
@@ -237,6 +237,7 @@ class Work:
         self.begun = [0] * workers  # the first rows of those that are under way
         self.stopped = TVar(False, name="map() was stopped")
         self.failure: BaseException | None = None
+        self.seconds = 0.0  # that one of the workers took
         for log in self.logs:
             log.words[WORKERS // 8] = workers
             log.words[LIMIT // 8] = int(LONGEST_GROUP * TICKS_PER_SECOND)
@@ -265,6 +266,11 @@ class Work:
 
     def go(self, worker: int) -> None:
         """Work until nothing is left to do."""
+        begun = time.perf_counter()
+        self._go(worker)
+        self.seconds = time.perf_counter() - begun
+
+    def _go(self, worker: int) -> None:
         log = self.logs[worker]
         given = self.rows.arguments()
         aside: list[int] = []

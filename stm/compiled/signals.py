@@ -172,6 +172,26 @@ def apart(typingctx: Any, function: Any, args: Any) -> Any:
 
 
 @intrinsic
+def breathe(typingctx: Any) -> Any:
+    """Let other threads have the GIL for a moment, if this one has it."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        module = builder.module
+
+        def function(name: str, result: Any, given: list[Any]) -> Any:
+            return cgutils.get_or_insert_function(module, ir.FunctionType(result, given), name)
+
+        held = builder.call(function("PyGILState_Check", ir.IntType(32), []), [])
+        with builder.if_then(builder.icmp_signed("!=", held, ir.Constant(ir.IntType(32), 0))):
+            state = builder.call(function("PyEval_SaveThread", word, []), [])
+            builder.call(function("PyEval_RestoreThread", ir.VoidType(), [word]), [state])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
 def let_go_of_gil(typingctx: Any, really: Any) -> Any:
     """Release the GIL if asked to: what `take_gil` needs to get it back, 0 if it was kept."""
 

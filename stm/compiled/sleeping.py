@@ -93,16 +93,19 @@ class _Waker:
         if not acquire(False):
             acquire_politely()
         try:
-            for number in [number for number, one in _slots.items() if not one._waiters]:
-                del _slots[number]
-                counts[number] = 0
-            if _slots:
-                return False
-            self.running = False
-            control(machine.QUIET, CLOCK_WORD, 0)
-            return True
+            return self._is_needless()
         finally:
             release()
+
+    def _is_needless(self) -> bool:
+        for number in [number for number, one in _slots.items() if not one._waiters]:
+            del _slots[number]
+            counts[number] = 0
+        if _slots:
+            return False
+        self.running = False
+        control(machine.QUIET, CLOCK_WORD, 0)
+        return True
 
 
 waker: Final = _Waker()

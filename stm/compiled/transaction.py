@@ -36,7 +36,7 @@ some hundredths of a second. A call from Python takes half a microsecond.
 Traceback (most recent call last):
     ...
 ValueError: overdrawn
->>> transfer.map(accounts, [0, 1, 0], [1, 2, 2], 10)
+>>> transfer.map(accounts, [0, 1, 0], [1, 2, 2], 10, threads=1)
 array([60, 50, 50])
 >>> accounts
 <TArray int64 [50 50 20]>

@@ -15,7 +15,7 @@ import stm
 from stm import compiled
 from stm.compiled import TArray
 from stm.compiled import mapping as machinery
-from stm.compiled.log import QUICK
+from stm.compiled.log import GROUP, QUICK, STATE
 from tests.stm.compiled.shared import move, put, transfer
 from tests.support import Background, until
 
@@ -175,10 +175,11 @@ from tests.stm.compiled.test_map import work_hard, numbered
 from tests.stm.compiled.shared import take, both
 
 array = TArray(np.zeros(2, int))
+ones = np.ones(200_000_000, np.int8)
 kind, threads = sys.argv[1], int(sys.argv[2])
 begin = {
     "long rows": lambda: work_hard.map(array, np.zeros(50, int), 10**9 * 50, threads=threads),
-    "many rows": lambda: both.map(array, np.ones(200_000_000, np.int8), threads=threads),
+    "many rows": lambda: both.map(array, ones, threads=threads),
     "waiting rows": lambda: take.map(array, [0, 1], threads=threads),
 }[kind]
 warm = {
@@ -391,3 +392,114 @@ def test_signals_are_delivered_while_the_main_thread_waits():
         assert caught
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def in_place(work):
+    """Make all workers run their rows in place from the first on."""
+    for log in work.logs:
+        log.words[QUICK // 8] = 1
+        log.words[GROUP // 8] = 16
+
+
+@pytest.fixture
+def rows_in_place(monkeypatch):
+    original = machinery.Work.__init__
+
+    def begin(self, *args):
+        original(self, *args)
+        in_place(self)
+
+    monkeypatch.setattr(machinery.Work, "__init__", begin)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_in_place_rows_that_raise_or_retry_or_nest_are_taken_back_alone(rows_in_place, threads):
+    @compiled.transaction
+    def inner(array, fails):
+        array[0] += 100
+        if fails:
+            raise ValueError("inner")
+
+    @compiled.transaction
+    def outer(array, what):
+        array[0] += 1
+        if what == 1:
+            raise KeyError("outer")
+        if what == 2:
+            try:
+                inner(array, True)
+            except Exception:
+                array[1] += 1
+        if what == 3:
+            stm.check(array[2] > 0)
+            array[2] -= 1
+        if what == 4:
+            array[2] += 1
+        return what
+
+    array = TArray([0, 0, 0])
+    what = [0, 1, 2, 3, 4, 0, 2, 1, 4, 3] * 30
+    results = outer.map(array, what, threads=threads, on_error="return")
+    assert [r if isinstance(r, int) else 1 for r in results] == what
+    assert all(isinstance(r, KeyError) for r, w in zip(results, what, strict=True) if w == 1)
+    assert list(array) == [240, 60, 0]
+
+
+def test_in_place_a_row_that_reads_without_end_gives_up_the_clock(rows_in_place):
+    """It waits for what another thread does, which can do nothing while it holds the clock."""
+    array = TArray([0, 0])
+
+    @compiled.transaction
+    def spins(array, i):
+        while array.peek(0) == 0 or array[0] == 0:
+            pass
+        array[1] += 1
+
+    spins.map(TArray([1, 0]), [0], threads=1)
+    mapping = Background(lambda: spins.map(array, [0, 1], threads=1))
+    until(lambda: machinery._running, "the map's begin")
+    put(array, 0, 1)
+    mapping.result()
+    assert list(array) == [1, 2]
+
+
+def test_a_stopped_worker_commits_nothing_more():
+    """`stop` comes while a row runs: what the row has written is not seen, whether it reads on or not."""
+    array, works = TArray([0, 0]), []
+    original = machinery.Work.__init__
+
+    def begin(self, *args):
+        original(self, *args)
+        works.append(self)
+
+    machinery.Work.__init__ = begin
+    try:
+        mapping = Background(lambda: work_hard.map(array, np.zeros(1, int), 300_000_000, threads=1))
+        until(lambda: works and works[0].logs[0].words[STATE // 8], "the row's begin")
+        works[0].stop()
+        mapping.result()
+    finally:
+        machinery.Work.__init__ = original
+    assert list(array) == [0, 0]
+
+
+def test_in_place_a_row_may_need_the_gil(rows_in_place, capfd):
+    """It prints, with the clock in its hands, while other threads hold the GIL and want the clock."""
+    array, over = TArray([0, 0]), []
+
+    @compiled.transaction
+    def prints(array, i):
+        array[0] += 1
+        print(i)
+
+    def disturb():
+        while not over:
+            put(array, 1, 1)
+            array[1] = 0
+
+    disturber = Background(disturb)
+    prints.map(array, range(300), threads=1)
+    over.append(1)
+    disturber.result()
+    assert array[0] == 300
+    assert len(capfd.readouterr().out.split()) >= 300

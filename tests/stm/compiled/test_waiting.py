@@ -10,6 +10,7 @@ from numba import njit
 import stm
 from stm import BlockedForever, TransactionTimeout, TVar, atomically, check, compiled
 from stm.compiled import TArray
+from stm.compiled.log import QUICK
 from tests.stm.compiled.shared import move, nothing_read, put, take
 from tests.support import Background, asleep, elsewhere, until
 
@@ -289,3 +290,20 @@ def test_sleepers_cost_committers_nothing_that_lasts():
     assert threading.active_count() < 10
     put(stock, 0, 1)
     sleeper.result()
+
+
+def test_a_group_in_place_wakes(monkeypatch):
+    from stm.compiled import mapping
+
+    original = mapping.Work.__init__
+
+    def begin(self, *args):
+        original(self, *args)
+        self.logs[0].words[QUICK // 8] = 1
+
+    monkeypatch.setattr(mapping.Work, "__init__", begin)
+    stock = TArray([0, 0])
+    sleeper = Background(take, stock, 1)
+    asleep()
+    put.map(stock, [0, 1, 0], 1, threads=1)
+    assert sleeper.result() == 0
