@@ -41,9 +41,9 @@ the lock before they are handed the GIL, and from then on every commit costs a s
 
 The hand of elements
 --------------------
-The word's upper bits are the version of the newest commit to elements, a multiple of 8; its low bits are flags:
-`PUBLISHING`, a commit is under way; `HELD`, an exclusive transaction runs that uses arrays; `AWAITED`, somebody sleeps
-until an element changes. An element is two words, its value and its version.
+The word's upper bits are the version of the newest commit to elements, a multiple of 16; its low bits are flags:
+`PUBLISHING`, a commit is under way; `HELD`, an exclusive transaction runs that uses arrays; `FORKING`, a thread is
+about to fork; `AWAITED`, somebody sleeps until an element changes. An element is two words, its value and its version.
 
 A1. The word changes by compare-and-swap only, except that who has set `PUBLISHING` may store it. So there is one
     committer at a time, who knows all flags as they were when he began, and for whom no flag changes meanwhile.
@@ -116,6 +116,7 @@ class ArrayClock(Protocol):
     #: Keep all array commits off, and let them go on: around `os.fork`.
     freeze: Callable[[], object]
     thaw: Callable[[], object]
+    thaw_in_child: Callable[[], object]
     #: The moment of arrays now, to begin a read-only attempt with.
     sample: Callable[[], int]
     #: The class of transactional arrays, which have `to_numpy()`.
@@ -130,6 +131,7 @@ class Clock:
     __slots__ = (
         "arrays",
         "exclusive",
+        "forker",
         "history",
         "lock",
         "now",
@@ -157,6 +159,8 @@ class Clock:
         self.trimming = False
         #: True while nobody sleeps, no snapshot runs and nobody is exclusive. Written under `lock` only.
         self.quiet = True
+        #: The thread that is about to fork.
+        self.forker: int | None = None
         #: The other hand, once `stm.compiled` has been used.
         self.arrays: ArrayClock | None = None
         #: Let array commits go on that an exclusive transaction has kept off; nothing to do before.
@@ -282,13 +286,16 @@ def settle() -> None:
 
 def _before_fork() -> None:
     acquire()  # so that no commit is half-way in the child's copy
+    clock.forker = threading.get_ident()
     if clock.arrays is not None:
         clock.arrays.freeze()
 
 
 def _after_fork_in_parent() -> None:
-    if clock.arrays is not None:
-        clock.arrays.thaw()
+    if clock.forker == threading.get_ident():  # else Ctrl-C kept `_before_fork` from its work
+        clock.forker = None
+        if clock.arrays is not None:
+            clock.arrays.thaw()
     try:
         release()
     except RuntimeError:
@@ -298,9 +305,9 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     # Only the forking thread lives on, and it owns the commit lock. What other threads held or awaited is void.
     me = threading.get_ident()
+    clock.forker = None
     if clock.arrays is not None:
-        clock.arrays.thaw()
-        clock.arrays.after_fork()
+        clock.arrays.thaw_in_child()
     if not clock.exclusive._is_owned():  # type: ignore[attr-defined]
         clock.exclusive._at_fork_reinit()  # type: ignore[attr-defined]
         clock.owner = None
@@ -310,6 +317,8 @@ def _after_fork_in_child() -> None:
         clock.lock._at_fork_reinit()  # type: ignore[attr-defined]
         acquire()
     _forget_other_threads(me)
+    if clock.arrays is not None:
+        clock.arrays.after_fork()
     clock.quiet = False  # the next commit looks for itself
     release()
 

@@ -54,6 +54,7 @@ from stm.transaction import (
     descriptor,
     here,
     in_one_call,
+    refuse_elements,
 )
 from stm.waiting import sleep
 
@@ -152,6 +153,8 @@ class Execution:
                 tx.rv = clock.now if token is None else token.version
                 tx.writes = writes
                 result = fn(*args, **kwargs)
+                if options.read_only:
+                    refuse_elements(extras)
             except BaseException as error:
                 tx.writes = tx.reads = None
                 rv, fate = tx.rv, tx.fate

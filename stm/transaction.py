@@ -124,6 +124,15 @@ class Scope:
             self.undo[tvar] = writes.get(tvar, MISSING)
 
 
+def refuse_elements(extras: Extras, start: int = 0) -> None:
+    """`ReadOnlyViolation` if elements were written since a scope began: machine code does not know that it may not."""
+    if extras.arrays is not None and extras.arrays.written_since(start):
+        raise ReadOnlyViolation(
+            f"a write to {extras.arrays!r} inside a read_only=True transaction; "
+            "drop read_only=True, or move the write out of it"
+        )
+
+
 READ_ONLY: Final = Scope(None, True, (0, 0))
 
 
@@ -136,6 +145,10 @@ class ArrayPart(Variable, Protocol):
 
     def wrote(self) -> bool:
         """Is there anything to publish?"""
+        ...
+
+    def written_since(self, start: int) -> bool:
+        """Is there more than when the scope began that `start` belongs to?"""
         ...
 
     def written(self) -> Iterable[Variable]:
@@ -277,6 +290,8 @@ class Transaction:
     def leave_scope(self, scope: Scope) -> None:
         """The scope ended well: what it would have undone is now the outer scope's to undo."""
         outer, undo = scope.outer, scope.undo
+        if scope.read_only and self.extras is not None:
+            refuse_elements(self.extras, scope.elements)
         self.scope = outer  # first, so that a signal handler's writes are no longer noted in `undo`
         if outer is not None and not outer.read_only:
             in_one_call(map(outer.undo.setdefault, undo, undo.values()))

@@ -8,6 +8,7 @@ of many rows (`MAP`), and one that other compiled code calls (`Nested`).
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,8 +32,8 @@ from stm.compiled.extension import (
 )
 from stm.compiled.inplace import restore
 from stm.compiled.kernels import act, begin, enter_scope, finish, leave_scope, settle, undo_scope
-from stm.compiled.log import DONE, FAILURE, RAISE, RUNNING, STATE, WRITES, WRITES_END, set_up, stack_log
-from stm.compiled.signals import attempt, fail
+from stm.compiled.log import DONE, FAILURE, FATE, RAISE, RUNNING, STATE, WRITES, WRITES_END, set_up, stack_log
+from stm.compiled.signals import RETRY, attempt, fail, leave_with_restart
 from stm.compiled.tuning import tune, tune_in_place
 
 
@@ -59,10 +60,14 @@ def kernel(log, profile, {names}):
         if joined:
             take_gil(gil)
             note_cost(profile, begun)
-            if code == 0:
+            if code == 0 and load(log + FATE) == 0:
                 leave_scope(log, mark)
                 return value
             undo_scope(log, mark)
+            if code == 0:  # the body has swallowed what it died of
+                if load(log + FATE) == RETRY:
+                    leave_with_retry()
+                leave_with_restart()
             fail(code, log + FAILURE)
         outcome = settle(log, code)
         if outcome == AGAIN:
@@ -87,6 +92,8 @@ def kernel(log, row, stop, out, {names}):
         if load_acquire(log + STOP):
             event = STOPPED
             continue
+        if load(log + UNTIL) and cycles() > load(log + UNTIL):
+            break
         count = min(load(log + GROUP), stop - row)
         begun = cycles()
         done = int64(0)
@@ -100,7 +107,7 @@ def kernel(log, row, stop, out, {names}):
                 next_row(log)
                 at = uint64(row + done)
                 code, value = attempt(body, ({in_place}), log + FAILURE)
-                if code != 0 or load(log + FATE):
+                if code != 0 or load(log + FATE) or load_acquire(log + STOP):
                     restore(log, load(log + SCOPE))
                     break
 {keep}
@@ -119,6 +126,7 @@ def kernel(log, row, stop, out, {names}):
             begin(log)
             while done < count:
                 store(log + SCOPE, load(log + WRITES_END))
+                store(log + ROW_AT, load(log + WRITES_END) - load(log + WRITES))
                 at = uint64(row + done)
                 code, value = attempt(body, ({logged}), log + FAILURE)
                 if code != 0 or load(log + FATE):
@@ -223,17 +231,25 @@ def _dispatcher(source: str, body: Any, more: dict[str, Any], label: str, nogil:
     return kept(kernel, kernel_cache(body.py_func, label))
 
 
-def result_type(body: Any, kinds: Sequence[Any]) -> types.Type:
-    """What the body returns for arguments of these types."""
+def result_type(body: Any, kinds: Sequence[Any]) -> tuple[types.Type, bool]:
+    """What the body returns for arguments of these types, and whether it ever asks for the GIL (to print something)."""
     given = tuple(_row(kind) for kind in rebound([_row(kind) for kind in kinds], LOGGED))
     cache = kernel_cache(body.py_func, f"type-{_label(kinds)}")
     known = None if cache is None else cache.load_value("result")
     if known is None:
         body.compile(given)
-        known = body.overloads[given].signature.return_type
+        compiled = body.overloads[given]
+        known = compiled.signature.return_type, _needs_gil(compiled.library.get_llvm_str())
         if cache is not None:
             cache.save_value("result", known)
     return known
+
+
+def _needs_gil(llvm: str) -> bool:
+    """Does machine code ask for the GIL, apart from the wrappers by which Python calls it?"""
+    functions = re.split(r"^define ", llvm, flags=re.MULTILINE)[1:]
+    own = [one for one in functions if not re.match(r"[^\n]*@\"?(_ZN7cpython|cfunc\.)", one)]
+    return any("gil_ensure" in one for one in own)
 
 
 def _row(kind: Any) -> Any:
@@ -246,8 +262,8 @@ def _row(kind: Any) -> Any:
 def nested(body: Any, names: Sequence[str]) -> Any:
     """The dispatcher that other compiled code calls."""
     listed = ", ".join(names)
-    source = f"def nested({listed}):\n    return run_nested(body, ({listed},))\n"
-    return njit(_function(source, "nested", body, {"run_nested": run_nested}))
+    source = f"def nested({listed}):\n    return stm_run_nested(stm_body, ({listed},))\n"
+    return njit(_function(source, "nested", body, {"stm_run_nested": run_nested, "stm_body": body}))
 
 
 def run_nested(body: Any, args: Any) -> Any:
@@ -288,6 +304,8 @@ def _nested_in_scope(body: Any, args: Any) -> Any:
         leave_scope(log, mark)
         return value
     undo_scope(log, mark)
+    if code == RETRY:
+        store(log + FATE, RETRY)  # so that it is not forgotten if somebody swallows it
     fail(code, log + FAILURE)
     raise AssertionError  # as above
 
@@ -308,16 +326,20 @@ def _nested_anywhere(body: Any, args: Any) -> Any:
             begin(log)
         code, value = attempt(body, bound, log + FAILURE)
         if outer:
-            if code == 0:
+            if code == 0 and load(log + FATE) == 0:
                 leave_scope(log, mark)
                 return value
             undo_scope(log, mark)
+            if code == 0:
+                leave_with_restart()
             fail(code, log + FAILURE)
         outcome = settle(log, code)
         if outcome == DONE:
             finish(log)
             return value
         if outcome == RAISE:
+            failure = load(log + FAILURE)
             finish(log)
+            store(log + FAILURE, failure)
             fail(code, log + FAILURE)
         act(log, outcome)

@@ -11,10 +11,14 @@ user's cache directory. A cache that can't be read or written is no error.
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from enum import Enum
 from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
@@ -39,17 +43,25 @@ def _sources() -> str:
 
 SOURCES = _sources()
 
+#: Files of other versions of a function are removed when they are so old.
+KEEP_SECONDS = 24 * 3600.0
+
 
 def fingerprint(function: Callable[..., Any]) -> str:
     """What the machine code of a Python function depends on, as a hash. `Unknown` if that can't be told."""
     digest = hashlib.sha256(SOURCES.encode())
-    _digest(function, digest.update, set())
+
+    def put(part: bytes) -> None:
+        digest.update(len(part).to_bytes(8, "little") + part)
+
+    _digest(function, put, set())
     return digest.hexdigest()
 
 
 def _digest(thing: Any, put: Callable[[bytes], None], seen: set[int]) -> None:
     inner = getattr(thing, "py_func", None)  # of a numba dispatcher, or of a compiled transaction
     if isinstance(inner, FunctionType):
+        put(repr(sorted(getattr(thing, "targetoptions", {}).items())).encode())
         thing = inner
     put(type(thing).__qualname__.encode())
     if isinstance(thing, FunctionType):
@@ -58,10 +70,13 @@ def _digest(thing: Any, put: Callable[[bytes], None], seen: set[int]) -> None:
         seen.add(id(thing))
         put(thing.__qualname__.encode())
         _digest_code(thing.__code__, put, seen)
-        for name in sorted(_names(thing.__code__)):
+        names = sorted(_names(thing.__code__))
+        for name in names:
             if name in thing.__globals__:
                 put(name.encode())
-                _digest(thing.__globals__[name], put, seen)
+                found = thing.__globals__[name]
+                _digest(found, put, seen)
+                _digest_members(found, names, put, seen)
         for cell in thing.__closure__ or ():
             _digest(cell.cell_contents, put, seen)
         _digest(thing.__defaults__, put, seen)
@@ -74,10 +89,26 @@ def _digest(thing: Any, put: Callable[[bytes], None], seen: set[int]) -> None:
         put(f"{thing.__module__}.{thing.__qualname__}".encode())
     elif isinstance(thing, np.ndarray):
         put(f"{thing.dtype} {thing.shape}".encode() + thing.tobytes())
+    elif isinstance(thing, Enum):
+        put(repr((thing.name, thing.value)).encode())
     elif isinstance(thing, (int, float, complex, str, bytes, type(None), type(...), np.generic, types.Type, np.ufunc)):
         put(repr(thing).encode())
     else:
         raise Unknown(f"{thing!r}")
+
+
+def _digest_members(thing: Any, names: list[str], put: Callable[[bytes], None], seen: set[int]) -> None:
+    """What a function may take of a module of the user's, or of a class, by an attribute."""
+    if isinstance(thing, ModuleType):
+        top = thing.__name__.partition(".")[0]
+        if top in sys.stdlib_module_names or hasattr(sys.modules.get(top), "__version__"):
+            return  # the version says it all
+    elif not isinstance(thing, type) or thing.__module__ == "builtins":
+        return
+    for name in names:
+        if name in vars(thing):
+            put(name.encode())
+            _digest(vars(thing)[name], put, seen)
 
 
 def _digest_code(code: CodeType, put: Callable[[bytes], None], seen: set[int]) -> None:
@@ -109,7 +140,9 @@ class KernelCache(FunctionCache):
 
     def __init__(self, function: Callable[..., Any], label: str, mark: str) -> None:
         self._mark = mark
-        self._impl_class = type("_Impl", (_Impl,), {"label": label})
+        # The mark is in the files' names: one that was written half, or by another version, is never taken for ours.
+        self._impl_class = type("_Impl", (_Impl,), {"label": f"{label}-{mark[:16]}"})
+        self._label = label
         super().__init__(function)
         self._cache_file._source_stamp = mark
 
@@ -124,6 +157,16 @@ class KernelCache(FunctionCache):
 
     def save_overload(self, sig: Any, data: Any) -> None:
         self._attempt(lambda: super(KernelCache, self).save_overload(sig, data))
+        with suppress(OSError):
+            self._remove_old()
+
+    def _remove_old(self) -> None:
+        """Delete what other versions of the function left here, unless they may still be in use."""
+        folder = Path(self._cache_path)
+        base = self._impl.filename_base[: -len(self._mark[:16])]
+        for path in folder.glob(glob.escape(base) + "*.nb[ci]"):
+            if self._mark[:16] not in path.name and path.stat().st_mtime < time.time() - KEEP_SECONDS:
+                os.unlink(path)
 
     def _attempt(self, save: Callable[[], None]) -> None:
         """Save something, over a broken index if need be."""

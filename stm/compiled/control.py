@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from stm.compiled.atomics import as_bits, compare_and_swap, cycles, from_bits, load, load_acquire, store, store_release
+from stm.compiled.atomics import (
+    as_bits,
+    compare_and_swap,
+    cycles,
+    exchange,
+    from_bits,
+    load,
+    load_acquire,
+    store,
+    store_release,
+)
 from stm.compiled.kernels import begin, linger, publish, read, read_outside, slot_of, stands, write, write_outside
 from stm.compiled.log import (
     AWAITED,
     CLOCK,
     COUNTS,
+    FATE,
     FLAGS,
+    FORKING,
     HELD,
     PUBLISHING,
     READS,
     READS_END,
+    RUNG,
     STEP,
     WORD,
     WRITES,
@@ -41,6 +54,9 @@ THAW: Final = 3
 SAMPLE: Final = 4
 QUIET: Final = 5
 TICKS: Final = 6
+THAW_IN_CHILD: Final = 7
+ANSWER: Final = 8
+AWAIT: Final = 9
 SET_UP: Final = 10
 FREE: Final = 11
 BEGIN: Final = 12
@@ -71,13 +87,20 @@ def control(what: Any, at: Any, more: Any) -> Any:
     elif what == UNHOLD:
         _change(at, HELD, 0)
     elif what == FREEZE:
-        _change(at, 0, PUBLISHING)
+        _change(at, 0, FORKING)
     elif what == THAW:
-        store_release(at, load_acquire(at) & ~PUBLISHING)
+        _change(at, FORKING, 0)
+    elif what == THAW_IN_CHILD:
+        # Nobody was storing elements when this process was made, and whoever had the word is not here.
+        store_release(at, load_acquire(at) & ~(FORKING | PUBLISHING | AWAITED))
+    elif what == ANSWER:
+        exchange(at + RUNG, 0)
     elif what == SAMPLE:
         return load_acquire(at) & ~FLAGS
     elif what == QUIET:
         _change(at, AWAITED, 0)
+    elif what == AWAIT:
+        _change(at, 0, AWAITED)
     elif what == TICKS:
         return cycles()
     elif what == SET_UP:
@@ -115,7 +138,7 @@ def _lock(log: Any) -> Any:
             spins = linger(spins)
         elif compare_and_swap(clock, now, now | PUBLISHING):
             break
-    if not stands(log):
+    if load(log + FATE) or not stands(log):
         store_release(clock, now)
         return 0
     store(log + WORD, now)

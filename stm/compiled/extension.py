@@ -32,10 +32,10 @@ from numba.extending import (
 )
 
 from stm.atomically import check, retry
-from stm.compiled.atomics import as_bits, from_bits
+from stm.compiled.atomics import as_bits, from_bits, load
 from stm.compiled.inplace import peek_in_place, read_in_place, write_in_place
-from stm.compiled.kernels import read, read_outside, write, write_outside
-from stm.compiled.log import inlined
+from stm.compiled.kernels import peek_logged, read, read_outside, write, write_outside
+from stm.compiled.log import ROW_AT, inlined
 from stm.compiled.signals import apart, leave_with_retry
 
 ANYWHERE = ""
@@ -260,6 +260,8 @@ def _peek(array: Any, index: Any) -> Any:
         at, log = place(array, index), array._log
         if mode == IN_PLACE:
             return from_bits(peek_in_place(log, at), dtype)
+        if mode == LOGGED and load(log + ROW_AT):
+            return from_bits(apart(peek_logged, (log, at)), dtype)
         return from_bits(read_outside(array._clock, at), dtype)
 
     return peek

@@ -25,13 +25,13 @@ from stm.compiled.log import (
     FATE,
     FLAGS,
     FUEL,
-    HELD,
-    MOMENT,
+    KEPT_OFF,
     PASS,
     PUBLISHING,
     SCOPE,
     STEP,
     STOP,
+    TARGET,
     WORD,
     WRITES,
     WRITES_END,
@@ -51,14 +51,14 @@ def take_clock(log: Any) -> Any:
     spins = 0
     while True:
         now = load_acquire(clock)
-        if (now & HELD and not load(log + PASS)) or load_acquire(log + STOP):
+        if (now & KEPT_OFF and not load(log + PASS)) or load_acquire(log + STOP):
             return False
         if now & PUBLISHING:
             spins = linger(spins)
         elif compare_and_swap(clock, now, now | PUBLISHING):
             break
     store(log + WORD, now)
-    store(log + MOMENT, (now & ~FLAGS) + STEP)
+    store(log + TARGET, (now & ~FLAGS) + STEP)  # not in MOMENT: who stops a map writes there
     store(log + WRITES_END, load(log + WRITES))
     store(log + FATE, 0)
     return True
@@ -110,7 +110,7 @@ def write_in_place(log: Any, at: Any, word: Any) -> None:
     store(end, at)
     store(end + 8, load_acquire(at))
     store(log + WRITES_END, end + 16)
-    store_release(at + 8, load(log + MOMENT))  # before the value, as in `publish`
+    store_release(at + 8, load(log + TARGET))  # before the value, as in `publish`
     store_release(at, word)
 
 

@@ -83,6 +83,9 @@ class ArrayPart:
     def wrote(self) -> bool:
         return bool(self.words[WRITES_END // 8] != self.words[WRITES // 8])
 
+    def written_since(self, start: int) -> bool:
+        return bool(self.words[WRITES_END // 8] - self.words[WRITES // 8] > start)
+
     def written(self) -> list[Slot]:
         if not self.wrote():
             return []
@@ -162,7 +165,9 @@ def arriving(code: int) -> BaseException:
     if code == PENDING:
         mine = own()
         error, mine.pending = mine.pending, None
-        return error or Restart()
+        if error is not None:
+            raise error  # (numba asks twice if this returns)
+        return Restart()
     tx = descriptor()
     if code == RETRY:
         retry()

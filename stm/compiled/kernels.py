@@ -56,10 +56,10 @@ from stm.compiled.log import (
     FATE,
     FLAGS,
     HASH,
-    HELD,
     INSIST,
     INSIST_AFTER,
     INTERRUPT,
+    KEPT_OFF,
     MARKS,
     MOMENT,
     OFFSET,
@@ -71,6 +71,7 @@ from stm.compiled.log import (
     READS_END,
     READS_ROOM,
     RELENT,
+    ROW_AT,
     RUNG,
     RUNNING,
     SCOPE,
@@ -118,6 +119,7 @@ def begin(log: Any) -> None:
     store(log + READS_END, load(log + READS))
     store(log + WRITES_END, writes)
     store(log + SCOPE, writes)
+    store(log + ROW_AT, 0)
     store(log + FATE, 0)
     new_stamp(log)
 
@@ -225,7 +227,7 @@ def _commit(log: Any) -> Any:
     lost = 0
     while True:
         now = load_acquire(clock)
-        if now & HELD and not load(log + PASS):
+        if now & KEPT_OFF and not load(log + PASS):
             return YIELD
         if now & PUBLISHING:
             begun = cycles()
@@ -282,7 +284,7 @@ def ring(log: Any) -> None:
             store_release(marks + 8 * slot, 1)
             found = True
         entry += 16
-    if found and exchange(clock + RUNG, 1) == 0:
+    if found and load_acquire(clock + BELL) >= 0 and exchange(clock + RUNG, 1) == 0:
         write_byte(load(clock + BELL), clock)
 
 
@@ -324,6 +326,8 @@ def _recover(log: Any, outcome: Any) -> Any:
         return INSIST
     for _ in range((1 << min(aborts, INSIST_AFTER)) - 2):
         pause()
+    if aborts >= INSIST_AFTER:
+        breathe()  # whoever is in the way may need the GIL to get out of it
     return AGAIN
 
 
@@ -359,20 +363,37 @@ def act(log: Any, outcome: Any) -> None:
     """After `settle`, for those who can't return to Python and come back: do what it asks for. May leave by raising."""
     if outcome != AGAIN:
         if not signals_are_quiet():
+            if load(log + PASS):
+                upcall(log, RELENT)
             free_log(log)
             leave_with_python_error()
         upcall(log, outcome)
         if load(log + INTERRUPT):
             finish(log)
-            leave_with_pending()
 
 
 @njit
 def finish(log: Any) -> None:
-    """The end of a transaction whose log stands on the stack."""
+    """The end of a transaction whose log stands on the stack. Leaves by raising if an exception is due."""
     if load(log + PASS):
         upcall(log, RELENT)  # (which tells borrowed from owned)
+    interrupted = load(log + INTERRUPT)
     free_log(log)
+    if interrupted:
+        leave_with_pending()
+
+
+@njit
+def peek_logged(log: Any, at: Any) -> Any:
+    """The last committed word of the element at `at`, where the group's rows before the present one count as such."""
+    if load(log + ROW_AT):
+        writes = load(log + WRITES)
+        entry = writes + load(log + ROW_AT)
+        while entry > writes:
+            entry -= 16
+            if load(entry) == at:
+                return load(entry + 8)
+    return read_outside(load(log + CLOCK), at)
 
 
 @njit

@@ -30,8 +30,10 @@ BELL: Final = 160  # the file descriptor that tells it
 PUBLISHING: Final = 1
 HELD: Final = 2
 AWAITED: Final = 4
-FLAGS: Final = 7
-STEP: Final = 8
+FORKING: Final = 8
+KEPT_OFF: Final = HELD | FORKING
+FLAGS: Final = 15
+STEP: Final = 16
 
 SLOTS: Final = 4096  # elements are hashed to so many slots to wait at
 
@@ -71,7 +73,10 @@ PENDING: Final = 248
 WORKERS: Final = 256
 SPENT: Final = 264
 WAITED: Final = 272
-HEADER: Final = 280
+TARGET: Final = 280  # the version that a group in place writes
+ROW_AT: Final = 288  # where the present row of a group began in the write set, as an offset
+UNTIL: Final = 296  # when to come back to Python (see mapping.py), 0 for never
+HEADER: Final = 304
 
 READS_AT_FIRST: Final = 64
 WRITES_AT_FIRST: Final = 32
@@ -168,7 +173,9 @@ def grow_undo(log: Any) -> None:
     size = end - old
     new = allocate(2 * size)
     index = allocate(2 * size)  # 16 bytes to a write, and two entries of 8 bytes in the index
-    if new == 0 or index == 0:
+    if new == 0 or index == 0 or size >= 1 << 30:  # offsets have 32 bits
+        if index:
+            free(index)
         if new:
             free(new)
         raise MemoryError("no memory for the write set of a compiled transaction")

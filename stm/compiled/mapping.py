@@ -25,34 +25,28 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 
 from stm.atomically import check, in_transaction, or_else, run
+from stm.compiled import control as machine
 from stm.compiled.array import TArray
 from stm.compiled.log import (
-    ABORTS,
-    COST,
-    COST_IN_PLACE,
+    DONE,
     EVENT,
-    GROUP,
-    GROUPS,
     IDLE,
     INSIST,
     LIMIT,
     MOMENT,
     PASS,
     PENDING,
-    QUICK,
     RAISE,
     ROW,
     RUNNING,
-    SPENT,
     STATE,
     STOP,
-    STREAK,
-    WAITED,
+    UNTIL,
     WORKERS,
     YIELD,
 )
 from stm.compiled.marks import Constant, Scratch
-from stm.compiled.runtime import TICKS_PER_SECOND, Log, take_log
+from stm.compiled.runtime import CLOCK_WORD, TICKS_PER_SECOND, Log, control, take_log
 from stm.compiled.tuning import LONGEST_GROUP
 from stm.compiled.upcalls import insist, relent, wait_until_free
 from stm.errors import BlockedForever
@@ -99,8 +93,14 @@ def map_rows(
         threading.current_thread() is not threading.main_thread() or transaction.seconds_a_row * rows.count < SHORT
     )
     if in_caller and progress is None:
+        for log in work.logs:
+            log.words[UNTIL // 8] = control(machine.TICKS, CLOCK_WORD, 0) + int(SHORT * TICKS_PER_SECOND)
         with running(work):
             work.go(0)
+        for log in work.logs:
+            log.words[UNTIL // 8] = 0
+        if work.chunks:  # it takes longer than it did the last time
+            in_threads(work, progress)
     else:
         in_threads(work, progress)
     if workers == 1:
@@ -132,7 +132,7 @@ class Rows:
             listed = ", ".join(f"{name} has {length}" for name, length in lengths.items())
             raise ValueError(f"the columns of {transaction!r}.map() differ in length: {listed}")
         self.count = next(iter(lengths.values()))
-        self.kernel, self.result = transaction.map_kernel_for(self.values)
+        self.kernel, self.result, self.needs_gil = transaction.map_kernel_for(self.values)
         self.out = _room(self.result, self.count)
         self.errors: dict[int, BaseException] = {}
 
@@ -146,7 +146,7 @@ class Rows:
     def row(self, number: int, given: Sequence[Any]) -> list[Any]:
         """The arguments of one row. `given` are the worker's."""
         return [
-            value[number] if _is_column(value) else one if _is_marked(value) else value
+            _element(value, number) if _is_column(value) else one if _is_marked(value) else value
             for value, one in zip(self.values, given, strict=True)
         ]
 
@@ -187,6 +187,10 @@ def _values(arg: Any) -> Any:
         if column.dtype != object and column.ndim:
             return column
     raise TypeError(f"map() takes columns of numbers, TArrays, numbers, Constant and Scratch, not {arg!r}")
+
+
+def _element(column: Any, number: int) -> Any:
+    return column[number] if column.ndim > 1 else column[number].item()
 
 
 def _is_column(value: Any) -> bool:
@@ -240,10 +244,9 @@ class Work:
         self.seconds = 0.0  # that one of the workers took
         for log in self.logs:
             log.words[WORKERS // 8] = workers
-            log.words[LIMIT // 8] = int(LONGEST_GROUP * TICKS_PER_SECOND)
-            for word in (ROW, STOP, PASS, QUICK, COST, COST_IN_PLACE, STREAK, SPENT, WAITED, GROUPS, ABORTS):
-                log.words[word // 8] = 0
-            log.words[GROUP // 8] = 1
+            # A row that waits for the GIL must not hold the clock, for which others wait who have the GIL.
+            log.words[LIMIT // 8] = 0 if rows.needs_gil else int(LONGEST_GROUP * TICKS_PER_SECOND)
+            log.words[ROW // 8] = 0
 
     def stop(self) -> None:
         """Let no worker commit any more. Called again until they are gone: see the module."""
@@ -281,14 +284,17 @@ class Work:
                 break
             log.words[ROW // 8] = start
             self.begun[worker] = start
-            self._chunk(log, start, stop, given, aside)
-            self.begun[worker] = stop
-            log.words[ROW // 8] = stop
-            self.finished[worker] += stop - start
+            end = self._chunk(log, start, stop, given, aside)
+            self.begun[worker] = end
+            log.words[ROW // 8] = end
+            self.finished[worker] += end - start
+            if end < stop and not self.is_stopped:
+                self.chunks.appendleft((end, stop))
+                break
         while aside and not self.is_stopped:
             self._one_of(aside, given)
 
-    def _chunk(self, log: Log, start: int, stop: int, given: tuple[Any, ...], aside: list[int]) -> None:
+    def _chunk(self, log: Log, start: int, stop: int, given: tuple[Any, ...], aside: list[int]) -> int:
         rows, words = self.rows, log.words
         kernel = rows.kernel
         out = np.zeros(0) if rows.out is None else rows.out
@@ -318,6 +324,8 @@ class Work:
             exclusive = event == INSIST
             if event == YIELD:
                 wait_until_free(words)
+            elif event == DONE and at < stop and words[UNTIL // 8]:
+                break
         words[STATE // 8] = IDLE
         count = (words[PENDING // 8] - places.ctypes.data) // 8
         for number in places[:count].tolist():
@@ -325,6 +333,7 @@ class Work:
                 aside.append(number)
             else:
                 rows.fail(~number, BlockedForever("retry() before anything was read: nothing could ever end the wait"))
+        return at
 
     def _one_of(self, aside: list[int], given: tuple[Any, ...]) -> None:
         """Wait until one of the rows that were put aside can go on, and run it."""
@@ -430,3 +439,5 @@ def _at_exit() -> None:
 
 
 atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_running.clear)

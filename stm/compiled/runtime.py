@@ -24,15 +24,30 @@ from stm.compiled import control as machine
 from stm.compiled.array import TArray
 from stm.compiled.cache import entry
 from stm.compiled.log import (
+    ABORTS,
+    BELL,
+    COST,
+    COST_IN_PLACE,
     COUNTS,
+    FATE,
+    GROUP,
+    GROUPS,
     IDLE,
+    INTERRUPT,
     LOG_WORDS,
     MARKS,
+    PASS,
+    QUICK,
     READS,
     READS_ROOM,
     SLOTS,
+    SPENT,
     STATE,
+    STOP,
+    STREAK,
+    UNTIL,
     UPCALL,
+    WAITED,
     WRITES,
     WRITES_ROOM,
 )
@@ -52,6 +67,7 @@ counts: Final = np.zeros(SLOTS, np.int64)
 marks: Final = np.zeros(SLOTS, np.int64)
 _words[COUNTS // 8] = counts.ctypes.data
 _words[MARKS // 8] = marks.ctypes.data
+_words[BELL // 8] = -1
 
 
 def set_word(offset: int, value: int) -> None:
@@ -99,6 +115,9 @@ class _Return(weakref.ref[Lease]):
 _returned: Final[deque[_Return]] = deque()
 _out: Final[set[_Return]] = set()
 
+#: What the next user of a log must not find.
+_REUSED: Final = (STOP, PASS, INTERRUPT, ABORTS, FATE, QUICK, COST, COST_IN_PLACE, STREAK, SPENT, WAITED, GROUPS, UNTIL)
+
 #: Bytes of a buffer that is not kept.
 LARGE: Final = 1 << 20
 
@@ -114,6 +133,9 @@ def take_log() -> Lease:
         log = before.log
         words = log.words
         words[STATE // 8] = IDLE
+        words[GROUP // 8] = 1
+        for offset in _REUSED:
+            words[offset // 8] = 0
         if words[READS_ROOM // 8] - words[READS // 8] > LARGE or words[WRITES_ROOM // 8] - words[WRITES // 8] > LARGE:
             control(machine.FREE, log.address, 0)
     lease = Lease(log)
@@ -176,6 +198,7 @@ class _Word:
     def __init__(self) -> None:
         self.freeze: Callable[[], object] = partial(control, machine.FREEZE, CLOCK_WORD, 0)
         self.thaw: Callable[[], object] = partial(control, machine.THAW, CLOCK_WORD, 0)
+        self.thaw_in_child: Callable[[], object] = partial(control, machine.THAW_IN_CHILD, CLOCK_WORD, 0)
         self.sample: Callable[[], int] = partial(control, machine.SAMPLE, CLOCK_WORD, 0)
         self.hold: Callable[[], object] = partial(control, machine.HOLD, CLOCK_WORD, 0)
         self.unhold: Callable[[], object] = partial(control, machine.UNHOLD, CLOCK_WORD, 0)

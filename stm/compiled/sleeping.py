@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import _thread
 import os
+import threading
 from typing import Final
 
 import numpy as np
 
 from stm.clock import Cell, acquire, acquire_politely, clock, release
 from stm.compiled import control as machine
-from stm.compiled.log import BELL, RUNG
-from stm.compiled.runtime import CLOCK_WORD, control, counts, get_word, marks, set_word
+from stm.compiled.log import BELL
+from stm.compiled.runtime import CLOCK_WORD, control, counts, marks, set_word
 from stm.waiting import Waiter, wake_all
 
 
@@ -56,18 +57,22 @@ class _Waker:
 
     def __init__(self) -> None:
         self.running = False
+        self.generation = 0
         self.pipe: tuple[int, int] | None = None
 
     def start(self) -> None:
         """See to it that the waker runs."""
         if self.pipe is None:
-            self.pipe = os.pipe()
-            os.set_blocking(self.pipe[1], False)  # a full pipe tells enough
-            set_word(BELL, self.pipe[1])
-            set_word(RUNG, 0)
+            pipe = os.pipe()
+            os.set_blocking(pipe[1], False)  # a full pipe tells enough
+            set_word(BELL, pipe[1])
+            control(machine.ANSWER, CLOCK_WORD, 0)
+            self.pipe = pipe
         if not self.running:
+            # Should an exception come between the two lines, the thread is not the newest one when it looks.
+            self.generation += 1
+            _thread.start_new_thread(self._run, (self.pipe[0], self.generation))
             self.running = True
-            _thread.start_new_thread(self._run, (self.pipe[0],))
 
     def nudge(self) -> None:
         """Have the waker look whether it is still needed."""
@@ -77,14 +82,18 @@ class _Waker:
             except OSError:
                 pass
 
-    def _run(self, end: int) -> None:
+    def _run(self, end: int, generation: int) -> None:
         while True:
             os.read(end, 4096)
-            set_word(RUNG, 0)  # before the marks are read: who marks after this rings again
+            control(machine.ANSWER, CLOCK_WORD, 0)  # a full fence before the marks are read: later ones ring again
             found = np.flatnonzero(marks)
             marks[found] = 0
-            if len(found):
-                wake_all([_slots[number] for number in found.tolist() if number in _slots])
+            slots = [_slots.get(number) for number in found.tolist()]
+            if slots:
+                wake_all([one for one in slots if one is not None])
+            if generation != self.generation:
+                self.nudge()  # the newer one may have missed what this one has read
+                return
             if self._retire():
                 return
 
@@ -112,15 +121,20 @@ waker: Final = _Waker()
 
 
 def after_fork() -> None:
-    """In the child there is no waker, and the pipe is the parent's."""
+    """In the child there is no waker, and the pipe is the parent's. Called under the commit lock."""
     if waker.pipe is not None:
         for end in waker.pipe:
             os.close(end)
     waker.pipe = None
     waker.running = False
-    for one in _slots.values():
-        (waiters,) = one._places()
-        for waiter in [waiter for waiter in waiters if waiter not in clock.sleepers]:
-            del waiters[waiter]
+    set_word(BELL, -1)
     marks[:] = 0
-    set_word(RUNG, get_word(RUNG) & 0)
+    counts[:] = 0
+    sleepers = [waiter for waiter in clock.sleepers if waiter.thread == threading.get_ident()]
+    kept = {number: one for number, one in _slots.items() if any(waiter in one._places()[0] for waiter in sleepers)}
+    _slots.clear()
+    _slots.update(kept)
+    if kept:  # a signal handler forked while its own thread was asleep
+        counts[list(kept)] = 1
+        waker.start()
+        control(machine.AWAIT, CLOCK_WORD, 0)

@@ -66,33 +66,37 @@ R = TypeVar("R")
 
 #: Types of arguments by which alone the machine code to call can be told.
 _SIMPLE = (int, float, bool)
+_SIMPLE_KINDS = ("int64", "float64", "bool")  # (2**63 and more are of another type)
 
 #: Seconds that a call may take while it keeps the GIL. Longer ones release it from the second call on.
 LONG_CALL = 5e-5
 
+#: Parameters may have any name but those that begin like these.
+_PREFIX = "stm_"
+
 _SOURCE = """\
-def make(kernels, find, join, resume, Event, Busy, here, first_log, thread, descriptor):
+def make(stm_kernels, stm_find, stm_join, stm_resume, stm_Event, stm_Busy, stm_here, stm_first, stm_thread, stm_tx):
     def transaction({parameters}):
         try:
-            tx = thread.tx
+            stm_now = stm_thread.tx
         except AttributeError:
-            tx = descriptor()
-        kernel = kernels.get(({classes}))
-        if kernel is None:
-            kernel = find(({arguments}))
-        if tx.writes is not None:
-            return join(tx, kernel, ({arguments}))
+            stm_now = stm_tx()
+        stm_kernel = stm_kernels.get(({classes}))
+        if stm_kernel is None:
+            stm_kernel = stm_find(({arguments}))
+        if stm_now.writes is not None:
+            return stm_join(stm_now, stm_kernel, ({arguments}))
         try:
-            log = here.log
+            stm_log = stm_here.log
         except AttributeError:
-            log = first_log()
+            stm_log = stm_first()
         try:
-            return kernel(log, {arguments})
-        except Event:
+            return stm_kernel(stm_log, {arguments})
+        except stm_Event:
             pass
-        except Busy:
-            log = 0
-        return resume(kernel, log, ({arguments}))
+        except stm_Busy:
+            stm_log = 0
+        return stm_resume(stm_kernel, stm_log, ({arguments}))
 
     return transaction
 """
@@ -211,7 +215,10 @@ class CompiledTransaction(Generic[P, R]):
 
         kinds = self.kinds_of(args)
         classes = tuple(arg.__class__ for arg in args)
-        simple = all(issubclass(one, TArray) or one in _SIMPLE for one in classes)
+        simple = all(
+            issubclass(one, TArray) or (one in _SIMPLE and str(kind) in _SIMPLE_KINDS)
+            for one, kind in zip(classes, kinds, strict=True)
+        )
         with self._lock:
             if classes in self._kernels:
                 return self._kernels[classes]
@@ -240,11 +247,11 @@ class CompiledTransaction(Generic[P, R]):
         kinds = []
         for name, arg in zip(self._names, args, strict=True):
             try:
-                kinds.append(typeof(arg))
+                kinds.append(_bare(typeof(arg)))
             except (ValueError, NumbaError):
                 raise TypeError(
                     f"argument {name!r} of compiled transaction {self._name!r} is a {type(arg).__name__}, which "
-                    "machine code can't take: pass numbers, truth values, NumPy arrays and TArrays"
+                    "machine code can't take: pass numbers, truth values, NumPy arrays and TArrays, each by itself"
                 ) from None
         return kinds
 
@@ -268,8 +275,8 @@ class CompiledTransaction(Generic[P, R]):
         bound.apply_defaults()
         return bound.args
 
-    def map_kernel_for(self, values: Sequence[Any]) -> tuple[Any, Any]:
-        """The kernel of `.map` for arguments like these, and the numba type of its results."""
+    def map_kernel_for(self, values: Sequence[Any]) -> tuple[Any, Any, bool]:
+        """The kernel of `.map` for such arguments, the numba type of its results, and whether it needs the GIL."""
         from stm.compiled import building
 
         self._prepare()
@@ -282,10 +289,10 @@ class CompiledTransaction(Generic[P, R]):
         with self._lock:
             if key not in self._dispatchers:
                 with self.explained(kinds):
-                    result = building.result_type(self._body, kinds)
-                self._dispatchers[key] = building.map_kernel(self._body, kinds, result), result
-            kernel, result = self._dispatchers[key]
-        return kernel, result
+                    result, needs_gil = building.result_type(self._body, kinds)
+                self._dispatchers[key] = building.map_kernel(self._body, kinds, result), result, needs_gil
+            kernel, result, needs_gil = self._dispatchers[key]
+        return kernel, result, needs_gil
 
     def explained(self, kinds: Sequence[Any]) -> Any:
         """A context that turns numba's errors into a `TypeError` that names the arguments and their types."""
@@ -307,8 +314,7 @@ class CompiledTransaction(Generic[P, R]):
                 result = kernel(part.address, *args)
             except Extended:
                 continue
-            if part.enter() != start and tx.scope is not None and tx.scope.read_only:
-                part.cut(start, tx.scope.elements)
+            if part.written_since(start):
                 refuse_writes(tx, self)
             part.leave(0 if tx.scope is None else tx.scope.elements)
             return result
@@ -318,6 +324,13 @@ class CompiledTransaction(Generic[P, R]):
         from stm.compiled.resuming import resume
 
         return resume(self._name, kernel, log, args)
+
+
+def _bare(kind: Any) -> Any:
+    """The type itself, unless it holds TArrays, which would then be used outside of the transaction."""
+    if getattr(kind, "ndim", None) is None and "TArray(" in str(kind):
+        raise ValueError("a container of TArrays")
+    return kind
 
 
 def transaction(function: Callable[P, R] | None = None, /, *, name: str | None = None) -> Any:
@@ -334,7 +347,10 @@ def transaction(function: Callable[P, R] | None = None, /, *, name: str | None =
         raise TypeError(f"compiled.transaction can't run {plain.__qualname__!r}: make it a plain function")
     if plain.__code__.co_flags & 0x0C or plain.__code__.co_kwonlyargcount:
         raise TypeError(f"the parameters of a compiled transaction are plain ones: {plain.__qualname__!r} has others")
-    if not plain.__code__.co_argcount:
+    names = plain.__code__.co_varnames[: plain.__code__.co_argcount]
+    if any(name.startswith(_PREFIX) for name in names):
+        raise TypeError(f"rename the parameters of {plain.__qualname__!r} that begin with {_PREFIX!r}")
+    if not names:
         raise TypeError(f"{plain.__qualname__!r} takes no arguments: pass the TArrays that it works on")
     return CompiledTransaction(plain, name or plain.__qualname__.rpartition("<locals>.")[2])
 

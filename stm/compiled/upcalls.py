@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from operator import call
 from typing import Any, Final
 
-from stm.clock import clock, enter_exclusive, release_exclusive
+from stm.clock import acquire, acquire_politely, clock, enter_exclusive, release, release_exclusive, unhold
 from stm.compiled.joining import ArrayPart
 from stm.compiled.log import HEADER, INSIST, INTERRUPT, PASS, RELENT, WAIT, YIELD
 from stm.compiled.runtime import Callback, own, take_up, word
 from stm.execution import become_exclusive
+from stm.transaction import in_one_call
 from stm.waiting import sleep
 
 
@@ -26,16 +28,20 @@ def words_at(address: int) -> Any:
 
 def answer(address: int, event: int) -> None:
     """Do what `event` asks for on account of the log at an address."""
-    words = words_at(address)
     try:
-        respond(address, words, event)
+        respond(address, words_at(address), event)
     except BaseException as error:
         own().pending = error
-        words[INTERRUPT // 8] = 1
+        words_at(address)[INTERRUPT // 8] = 1
 
 
 def respond(address: int, words: Any, event: int) -> None:
-    if event == WAIT:
+    if own().pending is not None:  # and the user's code has swallowed it
+        words[INTERRUPT // 8] = 1
+    elif event == WAIT:
+        if words[PASS // 8] == 1:
+            words[PASS // 8] = 0
+            relent()
         wait_for_change(address)
     elif event == YIELD:
         wait_until_free(words)
@@ -71,7 +77,7 @@ def wait_for_change(address: int, name: str | None = None) -> None:
 
 def wait_until_free(words: Any) -> None:
     """Wait for the end of an exclusive transaction that keeps a commit off."""
-    if clock.owner == threading.get_ident():
+    if threading.get_ident() in (clock.owner, clock.forker):
         words[PASS // 8] = 2  # it is this thread's own: called from what interrupted it, or from its hooks
         return
     enter_exclusive()
@@ -79,6 +85,15 @@ def wait_until_free(words: Any) -> None:
         clock.unhold()  # nobody is exclusive now: if the word says so, its owner came to an untimely end
     finally:
         release_exclusive()
+    try:
+        if not acquire(False):
+            acquire_politely()
+        word.thaw()  # likewise, nobody is about to fork
+    finally:
+        try:
+            release()
+        except RuntimeError:
+            pass
 
 
 def insist() -> None:
@@ -90,11 +105,13 @@ def insist() -> None:
 
 def relent() -> None:
     """Be exclusive no more."""
-    if clock.owner == threading.get_ident():
-        clock.owner = None
-        clock.unhold()
+    ending = map(call, (unhold, release_exclusive))
     try:
-        release_exclusive()
+        if clock.owner == threading.get_ident():
+            clock.owner = None
+            in_one_call(ending)
+        else:
+            release_exclusive()
     except RuntimeError:
         pass
 
