@@ -83,10 +83,17 @@ class _Waker:
                 pass
 
     def _run(self, end: int, generation: int) -> None:
+        try:
+            self._serve(end, generation)
+        except BaseException:
+            self.running = False  # so that the next sleeper starts another
+            raise
+
+    def _serve(self, end: int, generation: int) -> None:
         while True:
             os.read(end, 4096)
             control(machine.ANSWER, CLOCK_WORD, 0)  # a full fence before the marks are read: later ones ring again
-            found = np.flatnonzero(marks)
+            found = np.flatnonzero(marks.copy())  # (NumPy minds if they change while it counts)
             marks[found] = 0
             slots = [_slots.get(number) for number in found.tolist()]
             if slots:
