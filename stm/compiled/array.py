@@ -6,8 +6,8 @@ Indexing is NumPy's: negative indices count from the end, others out of range ra
 arrays work too, from Python: reading them gives a read-only copy as of one moment, assigning to them is one write.
 
 Elements are `int64`, `float64` or `bool`, in one or two dimensions, 16 bytes each (the value, and the version of its
-last commit). Access from Python costs about a quarter of a microsecond outside a transaction and half of one inside;
-from compiled code, a few nanoseconds.
+last commit). Access from Python costs about a quarter of a microsecond outside a transaction and half of one inside,
+where the first access and the commit cost some five more; from compiled code, a few nanoseconds.
 
 Elements keep no history. So a `read_only=True` transaction that reads arrays may, unlike one over `TVar`s alone, have
 to start again, and after ten times keeps writers off while it runs; `to_numpy()` of a large array under many writers

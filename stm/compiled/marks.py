@@ -20,7 +20,10 @@ class Constant:
 
 
 class Scratch:
-    """Room to work in: a plain array that is private to the thread which runs a row. What it holds at first is open."""
+    """Room to work in: a plain array that is private to the thread which runs a row.
+
+    It holds zeros at first, and then what the thread's earlier rows, and attempts at this one, have left there.
+    """
 
     __slots__ = ("dtype", "shape")
 
