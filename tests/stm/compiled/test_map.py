@@ -223,7 +223,7 @@ def in_a_process(source, *args, timeout=60):
 def test_ctrl_c_is_honoured_at_once_and_leaves_whole_rows(kind, threads):
     late = in_a_process(INTERRUPTED, kind, threads)
     assert late.startswith("late")
-    assert float(late.split()[1]) < 0.5  # on a quiet machine below 0.1; see the figure that `python -m bench` prints
+    assert float(late.split()[1]) < 5  # (0.06 on a quiet machine; a row of `long rows` takes a minute)
 
 
 def test_a_thread_that_dies_in_mid_map_is_reported_and_nothing_is_torn(monkeypatch):
