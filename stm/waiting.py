@@ -108,14 +108,18 @@ def wakes(variables: Iterable[Variable]) -> list[Waiter]:
     return asleep
 
 
+def _waking(woken: list[Waiter]) -> Iterator[object]:
+    """What is to be consumed in one call to wake them."""
+    marks = [(waiter, "woken", True) for waiter in woken]
+    return chain(starmap(setattr, marks), map(call, [waiter.wake for waiter in woken]))
+
+
 def wake_all(variables: Iterable[Variable]) -> None:
     """Wake whoever waits for a change of these, after it has been made."""
     try:
         if not acquire(False):
             acquire_politely()
-        woken = wakes(variables)
-        marks = [(waiter, "woken", True) for waiter in woken]
-        _in_one_call(chain(starmap(setattr, marks), map(call, [waiter.wake for waiter in woken])))
+        _in_one_call(_waking(wakes(variables)))
     except BaseException:
         try:
             release()

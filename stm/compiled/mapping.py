@@ -388,14 +388,7 @@ def in_threads(work: Work, progress: Progress | None) -> None:
     ]
     with running(work):
         try:
-            for thread in threads:
-                thread.start()
-            for _ in threads:
-                while not bell.acquire(timeout=None if progress is None else PROGRESS_EVERY):
-                    if progress is not None:
-                        progress(work.done(), work.rows.count)
-            for thread in threads:
-                thread.join()
+            _run_all(work, threads, bell, progress)  # (no loop here: see stm/transaction.py on jumps and handlers)
         except BaseException:
             _halt(work, threads)
             raise
@@ -403,6 +396,19 @@ def in_threads(work: Work, progress: Progress | None) -> None:
         raise work.failure
     if progress is not None:
         progress(work.rows.count, work.rows.count)
+
+
+def _run_all(
+    work: Work, threads: Sequence[threading.Thread], bell: threading.Semaphore, progress: Progress | None
+) -> None:
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        while not bell.acquire(timeout=None if progress is None else PROGRESS_EVERY):
+            if progress is not None:
+                progress(work.done(), work.rows.count)
+    for thread in threads:
+        thread.join()
 
 
 def _worker(work: Work, number: int, bell: threading.Semaphore) -> None:
