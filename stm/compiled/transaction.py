@@ -17,8 +17,8 @@ changes stay changed.) It can't keep `retry` or conflicts from leaving it: don't
 attempt that is thrown away does not free the arrays that it had made: pass in scratch space (`compiled.Scratch`)
 instead.
 
-A row of `.map` that is quick may run while it holds the clock (`inplace.py`): a body that computes for long in one row and
-not in the others keeps others waiting for as long.
+A row of `.map` that is quick may run while it holds the clock (`inplace.py`): a body that computes for long in one row
+and not in the others keeps others waiting for as long.
 
 Cost: compiling takes a second or a few, once; after that the machine code comes from a cache on disk (`cache.py`), in
 some hundredths of a second. A call from Python takes half a microsecond.
