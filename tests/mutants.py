@@ -470,7 +470,7 @@ MUTANTS = [
     ),
     Mutant(
         "elements: no bounds",
-        "compiled/extension.py",
+        "compiled/control.py",
         "    if index < 0 or index >= size:\n",
         "    if index < -(1 << 62):\n",
         "compiled/test_call.py::test_indices_count_from_the_end_and_others_raise_in_machine_code",

@@ -40,11 +40,8 @@ from stm.compiled.log import (
 
 # A TArray's header: byte offsets of its words (the first four are the fields of its numba type).
 BASE: Final = 0
-ROWS: Final = 8
-COLUMNS: Final = 16
 CLOCK_AT: Final = 24
 SIZE: Final = 32
-HEADER_WORDS: Final = 5
 
 # What `control` can do. The first ones take the clock's address, the others a log's.
 HOLD: Final = 0
@@ -167,13 +164,18 @@ def _arm(log: Any, found: Any) -> None:
 
 
 @inlined
-def _place(header: Any, index: Any) -> Any:
-    size = load(header + SIZE)
+def bounded(index: Any, size: Any) -> Any:
+    """An index as counted from the beginning; `IndexError` if there is no such element."""
     if index < 0:
         index += size
     if index < 0 or index >= size:
         raise IndexError("index out of range of a TArray")
-    return load(header + BASE) + 16 * index
+    return index
+
+
+@inlined
+def _place(header: Any, index: Any) -> Any:
+    return load(header + BASE) + 16 * bounded(index, load(header + SIZE))
 
 
 def accessors(dtype: Any) -> tuple[Any, Any]:

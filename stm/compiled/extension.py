@@ -33,6 +33,7 @@ from numba.extending import (
 
 from stm.atomically import check, retry
 from stm.compiled.atomics import as_bits, from_bits, load
+from stm.compiled.control import bounded
 from stm.compiled.inplace import peek_in_place, read_in_place, write_in_place
 from stm.compiled.kernels import peek_logged, read, read_outside, write, write_outside
 from stm.compiled.log import ROW_AT, inlined
@@ -132,28 +133,25 @@ def _rebinder(mode: str) -> Any:
 rebind_logged = _rebinder(LOGGED)
 
 
-@intrinsic
-def log_among(typingctx: Any, args: Any) -> Any:
-    """The log of the transaction that the first array among the arguments is used in; 0 outside of any."""
-    position = next(k for k, kind in enumerate(args.types) if isinstance(kind, TArrayType))
+def _among(field: str) -> Any:
+    @intrinsic
+    def among(typingctx: Any, args: Any) -> Any:
+        """A word of the first array among the arguments."""
+        position = next(k for k, kind in enumerate(args.types) if isinstance(kind, TArrayType))
 
-    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-        value = builder.extract_value(values[0], position)
-        return cgutils.create_struct_proxy(args.types[position])(context, builder, value=value).log
+        def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+            value = builder.extract_value(values[0], position)
+            array = cgutils.create_struct_proxy(args.types[position])(context, builder, value=value)
+            return getattr(array, field)
 
-    return types.int64(args), codegen
+        return types.int64(args), codegen
+
+    return among
 
 
-@intrinsic
-def clock_among(typingctx: Any, args: Any) -> Any:
-    """The address of the clock word, from the first array among the arguments."""
-    position = next(k for k, kind in enumerate(args.types) if isinstance(kind, TArrayType))
-
-    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-        value = builder.extract_value(values[0], position)
-        return cgutils.create_struct_proxy(args.types[position])(context, builder, value=value).clock
-
-    return types.int64(args), codegen
+#: The log of the transaction that the arguments' first array is used in, 0 outside of any; and its clock's address.
+log_among = _among("log")
+clock_among = _among("clock")
 
 
 @unbox(TArrayType)
@@ -173,22 +171,13 @@ def _unbox(kind: Any, instance: Any, c: Any) -> NativeValue:
 
 
 @inlined
-def _bounded(index: Any, size: Any) -> Any:
-    if index < 0:
-        index += size
-    if index < 0 or index >= size:
-        raise IndexError("index out of range of a TArray")
-    return index
-
-
-@inlined
 def place_of_one(array: Any, index: Any) -> Any:
-    return array._base + 16 * _bounded(index, array._rows)
+    return array._base + 16 * bounded(index, array._rows)
 
 
 @inlined
 def place_of_two(array: Any, row: Any, column: Any) -> Any:
-    return array._base + 16 * (_bounded(row, array._rows) * array._columns + _bounded(column, array._columns))
+    return array._base + 16 * (bounded(row, array._rows) * array._columns + bounded(column, array._columns))
 
 
 def _place(array: TArrayType, index: Any) -> Any:

@@ -7,7 +7,7 @@ need no log and no check. For everybody else the group is one commit that takes 
 are newer than the clock, and wait. The write set becomes an undo log (address, old value), so that a row that raises or
 retries is taken back. (GCC's `libitm` calls its like *serial mode*.)
 
-Whether that pays is measured (see `mapping.py`). A group holds the clock for some microseconds only. A body that reads
+Whether that pays is measured (see `tuning.py`). A group holds the clock for some microseconds only. A body that reads
 on and on, in a loop that waits for others, is stopped when its *fuel* is spent, and runs again the ordinary way.
 """
 
