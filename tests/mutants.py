@@ -408,14 +408,14 @@ MUTANTS = [
     Mutant(
         "elements: exclusive transactions keep no commit off",
         "compiled/kernels.py",
-        "        if now & HELD and not load(log + PASS):\n            return YIELD\n",
+        "        if now & KEPT_OFF and not load(log + PASS):\n            return YIELD\n",
         "",
         "compiled/test_liveness.py",
     ),
     Mutant(
         "elements: in-place groups heed no exclusive transaction",
         "compiled/inplace.py",
-        "if (now & HELD and not load(log + PASS)) or load_acquire(log + STOP):",
+        "if (now & KEPT_OFF and not load(log + PASS)) or load_acquire(log + STOP):",
         "if load_acquire(log + STOP):",
         "compiled/test_liveness.py",
     ),
@@ -485,7 +485,7 @@ MUTANTS = [
     Mutant(
         "machine code: kept although a constant has changed",
         "compiled/cache.py",
-        "                _digest(thing.__globals__[name], put, seen)\n",
+        "                _digest(found, put, seen)\n",
         "                pass\n",
         "compiled/test_cache.py",
     ),
