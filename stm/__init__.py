@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from stm._lazy import lazily
 from stm.atomically import atomically, check, in_transaction, or_else, retry, run
 from stm.errors import (
     BlockedForever,
@@ -14,12 +15,31 @@ from stm.errors import (
 from stm.hooks import on_commit, on_rollback
 from stm.tvar import TVar, after, snapshot
 
+if TYPE_CHECKING:
+    from stm import aio, collections, compiled, guard, stats, sync
+    from stm.collections import TChannel, TCounter, TMap, TPriorityQueue, TQueue, TSet, TVector
+    from stm.sync import TBarrier, TEvent, TLatch, TMVar, TPromise, TRWLock, TSemaphore
+
 __all__ = [
     "BlockedForever",
     "IrrevocableRetry",
     "ReadOnlyViolation",
     "StmError",
+    "TBarrier",
+    "TChannel",
+    "TCounter",
+    "TEvent",
+    "TLatch",
+    "TMVar",
+    "TMap",
+    "TPriorityQueue",
+    "TPromise",
+    "TQueue",
+    "TRWLock",
+    "TSemaphore",
+    "TSet",
     "TVar",
+    "TVector",
     "TransactionRequired",
     "TransactionTimeout",
     "after",
@@ -34,12 +54,29 @@ __all__ = [
     "snapshot",
 ]
 
-
 if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> object:
-        if name == "compiled":  # on first use: it brings in NumPy
-            import importlib
-
-            return importlib.import_module("stm.compiled")
-        raise AttributeError(f"module 'stm' has no attribute {name!r}")
+    __getattr__, __dir__ = lazily(
+        __name__,
+        {
+            "aio": "stm.aio",
+            "collections": "stm.collections",
+            "compiled": "stm.compiled",
+            "guard": "stm.guard",
+            "stats": "stm.stats",
+            "sync": "stm.sync",
+            "TChannel": "stm.collections",
+            "TCounter": "stm.collections",
+            "TMap": "stm.collections",
+            "TPriorityQueue": "stm.collections",
+            "TQueue": "stm.collections",
+            "TSet": "stm.collections",
+            "TVector": "stm.collections",
+            "TBarrier": "stm.sync",
+            "TEvent": "stm.sync",
+            "TLatch": "stm.sync",
+            "TMVar": "stm.sync",
+            "TPromise": "stm.sync",
+            "TRWLock": "stm.sync",
+            "TSemaphore": "stm.sync",
+        },
+    )

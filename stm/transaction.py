@@ -362,29 +362,73 @@ def commit(reads: dict[Any, Cell], writes: dict[Any, Any], rv: int) -> bool:
     This is the quick way for one or two variables while nobody sleeps, no snapshot runs and nobody is exclusive.
     """
     size = len(writes)
-    if not clock.quiet:
+    if size > 2 or not clock.quiet:
         return commit_any(reads, writes, rv)
-    if size == 2:
-        first, second = writes
-    elif size == 1:
-        (first,) = (second,) = writes  # published twice, which does no harm
-    else:
-        return commit_any(reads, writes, rv)
-    value1, value2 = writes[first], writes[second]
     answer: bool | None = None
+    if size == 1:
+        (first,) = writes
+        value1 = writes[first]
+        try:
+            if not acquire(False):
+                acquire_politely()
+            now = clock.now
+            if now == rv or unchanged(reads):
+                version = now + 2
+                cell1 = (value1, version, None)
+                old1 = first._cell  # kept until the lock is free
+                if clock.now == now and clock.quiet:
+                    first._cell, clock.now = cell1, version
+                    answer = True
+            else:
+                answer = False
+        except BaseException:
+            try:
+                release()
+            except RuntimeError:
+                pass
+            raise
+        release()
+    else:
+        first, second = writes
+        value1, value2 = writes[first], writes[second]
+        try:
+            if not acquire(False):
+                acquire_politely()
+            now = clock.now
+            if now == rv or unchanged(reads):
+                version = now + 2
+                cell1, cell2 = (value1, version, None), (value2, version, None)
+                old1, old2 = first._cell, second._cell  # noqa: F841 - kept until the lock is free
+                if clock.now == now and clock.quiet:
+                    first._cell, second._cell, clock.now = cell1, cell2, version
+                    answer = True
+            else:
+                answer = False
+        except BaseException:
+            try:
+                release()
+            except RuntimeError:
+                pass
+            raise
+        release()
+    if answer is None:
+        return commit_any(reads, writes, rv)
+    return answer
+
+
+def store(variable: Any, value: object) -> None:
+    """Publish `value` as the variable's value, whatever that was."""
+    done = False
     try:
         if not acquire(False):
             acquire_politely()
         now = clock.now
-        if now == rv or unchanged(reads):
-            version = now + 2
-            cell1, cell2 = (value1, version, None), (value2, version, None)
-            old1, old2 = first._cell, second._cell  # noqa: F841 - kept until the lock is free
-            if clock.now == now and clock.quiet:
-                first._cell, second._cell, clock.now = cell1, cell2, version
-                answer = True
-        else:
-            answer = False
+        version = now + 2
+        cell = (value, version, None)
+        old = variable._cell  # noqa: F841 - kept until the lock is free
+        if clock.now == now and clock.quiet:
+            variable._cell, clock.now = cell, version
+            done = True
     except BaseException:
         try:
             release()
@@ -392,9 +436,41 @@ def commit(reads: dict[Any, Cell], writes: dict[Any, Any], rv: int) -> bool:
             pass
         raise
     release()
-    if answer is None:
-        return commit_any(reads, writes, rv)
-    return answer
+    if not done:
+        commit_any({}, {variable: value}, clock.now)
+
+
+def exchange(variable: Any, before: object, after: object) -> bool:
+    """Publish `after` as the variable's value, provided that its value is the very object `before`.
+
+    A transaction that reads and writes one variable, without what transactions keep for more.
+    """
+    while True:
+        answer: bool | None = None
+        try:
+            if not acquire(False):
+                acquire_politely()
+            old = variable._cell  # kept until the lock is free
+            if old[0] is before:
+                now = clock.now
+                version = now + 2
+                cell = (after, version, None)
+                if clock.now == now and clock.quiet:
+                    variable._cell, clock.now = cell, version
+                    answer = True
+            else:
+                answer = False
+        except BaseException:
+            try:
+                release()
+            except RuntimeError:
+                pass
+            raise
+        release()
+        if answer is not None:
+            return answer
+        if commit_any({variable: old}, {variable: after}, -1):
+            return True
 
 
 def commit_any(

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, NoReturn,
 
 from stm.clock import Cell, clock, settled
 from stm.execution import Options, transact
-from stm.transaction import commit, descriptor, here
+from stm.transaction import descriptor, exchange, here, store
 from stm.waiting import Waiter
 
 T = TypeVar("T")
@@ -86,7 +86,7 @@ class TVar(Generic[T]):
             tx = descriptor()
         writes = tx.writes
         if writes is None:
-            commit({}, {self: value}, clock.now)
+            store(self, value)
             return
         if tx.scope is not None:
             tx.scope.note(writes, self)
@@ -120,6 +120,28 @@ class TVar(Generic[T]):
         old = self.get()
         self.set(value)
         return old
+
+    def compare_and_set(self, before: T, after: T) -> bool:
+        """Replace the value by `after` if it is the very object `before`, not merely an equal one. True if it was.
+
+        Outside a transaction this is the cheapest way to derive a variable's new value from its old one: get, compute,
+        compare and set, and start over if somebody else was quicker.
+
+        >>> x = TVar((1, 2))
+        >>> pair = x.get()
+        >>> x.compare_and_set(pair, pair + (3,)), x.compare_and_set(pair, ()), x.get()
+        (True, False, (1, 2, 3))
+        """
+        try:
+            tx = here.tx
+        except AttributeError:
+            tx = descriptor()
+        if tx.writes is None:
+            return exchange(self, before, after)
+        if self.get() is not before:
+            return False
+        self.set(after)
+        return True
 
     def peek(self) -> T:
         """The last committed value, even inside a transaction, and not recorded as a read: it may be out of date by
