@@ -16,7 +16,12 @@ from stm.hooks import on_commit, on_rollback
 from stm.tvar import TVar, after, snapshot
 
 if TYPE_CHECKING:
-    from stm import aio, collections, compiled, guard, stats, sync
+    import stm.aio as aio
+    import stm.collections as collections
+    import stm.compiled as compiled
+    import stm.guard as guard
+    import stm.stats as stats
+    import stm.sync as sync
     from stm.collections import TChannel, TCounter, TMap, TPriorityQueue, TQueue, TSet, TVector
     from stm.sync import TBarrier, TEvent, TLatch, TMVar, TPromise, TRWLock, TSemaphore
 

@@ -95,10 +95,8 @@ def atomically(
 
 
 def _decorate(fn: Callable[..., Any], options: Options) -> Callable[..., Any]:
-    _check_function("atomically", fn)
-    if options.name is None:
-        name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
-        options = Options(options.timeout, options.read_only, options.irrevocable, name.rpartition("<locals>.")[2])
+    check_function("atomically", fn)
+    options = options.named_after(fn)
     return update_wrapper(quick(fn, options) if options.plain else _general(fn, options), fn)
 
 
@@ -109,7 +107,7 @@ def _general(fn: Callable[..., Any], options: Options) -> Callable[..., Any]:
     return transaction
 
 
-def _check_function(where: str, fn: object) -> None:
+def check_function(where: str, fn: object) -> None:
     if isinstance(fn, (classmethod, staticmethod)):
         kind = type(fn).__name__
         raise TypeError(f"put @{kind} above @{where}, not below it: {where} takes the plain function")
@@ -149,7 +147,7 @@ def run(
     >>> run(x.update, lambda value: value + 1)
     2
     """
-    _check_function("run", fn)
+    check_function("run", fn)
     name = getattr(fn, "__qualname__", None)
     result: R = transact(Options(timeout, read_only, irrevocable, name), fn, args, {})
     return result

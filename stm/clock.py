@@ -89,6 +89,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from stm.snapshot import Snapshot
+    from stm.tally import Book
     from stm.waiting import Waiter
 
 Cell = tuple[Any, int, "list[Any] | None"]
@@ -130,6 +131,7 @@ class Clock:
 
     __slots__ = (
         "arrays",
+        "book",
         "exclusive",
         "forker",
         "history",
@@ -159,6 +161,8 @@ class Clock:
         self.trimming = False
         #: True while nobody sleeps, no snapshot runs and nobody is exclusive. Written under `lock` only.
         self.quiet = True
+        #: Where transactions are counted, if they are (`tally.py`).
+        self.book: Book | None = None
         #: The thread that is about to fork.
         self.forker: int | None = None
         #: The other hand, once `stm.compiled` has been used.

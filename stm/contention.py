@@ -25,6 +25,11 @@ LONGEST_PAUSE = 1e-3
 def pause(aborts: int) -> None:
     """Back off after the `aborts`-th abort in a row of one transaction."""
     if aborts > PATIENT_AFTER:
-        import random  # only the unlucky need it
+        time.sleep(pause_before(aborts))
 
-        time.sleep(random.random() * min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**aborts))
+
+def pause_before(aborts: int) -> float:
+    """Seconds to back off for after so many aborts."""
+    import random  # only the unlucky need it
+
+    return random.random() * min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**aborts)

@@ -21,7 +21,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from operator import call
+from time import perf_counter
 from types import CodeType, MethodType
 from typing import Any, NoReturn
 
@@ -41,6 +43,7 @@ from stm.contention import INSIST_AFTER, pause
 from stm.errors import TransactionTimeout
 from stm.hooks import run_all
 from stm.snapshot import Snapshot, begin, end, forget
+from stm.tally import Tally, tally_of
 from stm.transaction import (
     READ_ONLY,
     UNTOUCHABLE,
@@ -85,10 +88,21 @@ class Options:
         self.irrevocable = irrevocable
         self.name = name
 
+    def named_after(self, fn: Callable[..., Any]) -> Options:
+        """The same, with the function's name if there was none."""
+        if self.name is not None:
+            return self
+        name: str = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+        return Options(self.timeout, self.read_only, self.irrevocable, name.rpartition("<locals>.")[2])
+
     @property
     def plain(self) -> bool:
         """Can the first attempt take the quick way?"""
         return self.timeout is None and not self.read_only and not self.irrevocable
+
+
+def _no_wait() -> None:
+    pass
 
 
 class Ended:
@@ -106,10 +120,13 @@ class Ended:
 class Execution:
     """One outermost call: its time limit, the aborts so far, and the deadlines of scopes inside it."""
 
-    __slots__ = ("aborts", "deadline", "deadlines", "insists", "options")
+    __slots__ = ("aborts", "began", "deadline", "deadlines", "insists", "options", "slow", "tally")
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, tally: Tally | None = None) -> None:
         self.options = options
+        self.tally = tally
+        self.began = 0.0 if tally is None else perf_counter()
+        self.slow = False  # has an attempt come to nothing?
         self.aborts = 0
         self.insists = False
         self.deadline = None if options.timeout is None else time.monotonic() + options.timeout
@@ -117,11 +134,42 @@ class Execution:
 
     def run(self, fn: Callable[..., Any], args: Args, kwargs: Mapping[str, Any]) -> Any:
         """Attempt until one attempt commits. Returns what it returned, or raises what ended the call."""
+        if self.tally is not None:
+            return self._run_counted(fn, args, kwargs)
         while True:
             result, failure = self.attempt(fn, args, kwargs)
             if failure is None:
                 return result
             self.recover(failure)
+
+    def _run_counted(self, fn: Callable[..., Any], args: Args, kwargs: Mapping[str, Any]) -> Any:
+        succeeded = False
+        try:
+            while True:
+                result, failure = self.attempt(fn, args, kwargs)
+                if failure is None:
+                    succeeded = True
+                    return result
+                self.recover(failure)
+        finally:
+            self.count(succeeded)
+
+    def count(self, succeeded: bool) -> None:
+        """The call is over: count it, if it is to be counted."""
+        tally = self.tally
+        if tally is None:
+            return
+        if succeeded:
+            tally.commits += 1
+        else:
+            tally.failures += 1
+        tx = descriptor()
+        tally.extensions += tx.extensions
+        tx.extensions = 0
+        if self.slow:
+            tally.time_slow(self.began, succeeded)
+        elif succeeded:
+            tally.time(self.began)
 
     def attempt(self, fn: Callable[..., Any], args: Args, kwargs: Mapping[str, Any]) -> tuple[Any, Ended | None]:
         """One attempt: its result and None, or None and what to recover from. Raises what is not to be recovered."""
@@ -196,30 +244,60 @@ class Execution:
 
     def recover(self, ended: Ended) -> None:
         """Between an attempt that came to nothing and the next: sleep, or back off."""
+        if not self.blocks(ended):
+            if self.aborts:
+                pause(self.aborts)
+            return
         extras = ended.extras
+        end_wait = self.begin_wait()
+        try:
+            if sleep(ended.reads, self.wake_by(ended), self.options.name):
+                return
+        finally:
+            end_wait()
+            if extras is not None and extras.arrays is not None:
+                extras.arrays.slept()
+        self.check_deadline(ended)
+
+    def blocks(self, ended: Ended) -> bool:
+        """Did the attempt call `retry()`, so that the next has to wait for a change of what it read? Counts it."""
+        extras, tally = ended.extras, self.tally
+        self.slow = True
         if extras is not None:
             self.deadlines = extras.deadlines
             if extras.insists:
                 self.insists = True
-                return
+                return False
         if ended.fate is not Retry:
             self.aborts += 1
-            pause(self.aborts)
-            return
+            if tally is not None:
+                tally.blame(ended.reads)
+            return False
         self.aborts = 0
-        arrays = None if extras is None else extras.arrays
-        if arrays is not None:
-            arrays.forget_unread(ended.reads)
+        if tally is not None:
+            tally.retries += 1
+        if extras is not None and extras.arrays is not None:
+            extras.arrays.forget_unread(ended.reads)
         if self.deadline is not None and time.monotonic() >= self.deadline and ended.reads:
             self.time_out(describe(ended.reads))
-        limits = [self.deadline, None if extras is None else extras.wake_at, *(tvar._due for tvar in ended.reads)]
-        until = min((limit for limit in limits if limit is not None), default=None)
-        try:
-            if sleep(ended.reads, until, self.options.name):
-                return
-        finally:
-            if arrays is not None:
-                arrays.slept()
+        return True
+
+    def wake_by(self, ended: Ended) -> float | None:
+        """Until when to wait for a change of what the attempt read (on `time.monotonic`)."""
+        scopes = None if ended.extras is None else ended.extras.wake_at
+        limits = [self.deadline, scopes, *(tvar._due for tvar in ended.reads)]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def begin_wait(self) -> Callable[[], None]:
+        """Called before a wait; returns what to call after it."""
+        tally = self.tally
+        if tally is None:
+            return _no_wait
+        tally.waits += 1
+        return partial(tally.end_wait, perf_counter())
+
+    def check_deadline(self, ended: Ended) -> None:
+        """Raise `TransactionTimeout` if the wait ended because the time was up."""
         if self.deadline is not None and time.monotonic() >= self.deadline and unchanged(ended.reads):
             self.time_out(describe(ended.reads))
 
@@ -356,7 +434,7 @@ def transact(options: Options, fn: Callable[..., Any], args: Args, kwargs: Mappi
     tx = descriptor()
     if tx.writes is not None:
         return nest(tx, options, fn, args, kwargs)
-    return Execution(options).run(fn, args, kwargs)
+    return Execution(options, None if clock.book is None else tally_of(tx, options.name)).run(fn, args, kwargs)
 
 
 def nest(tx: Transaction, options: Options, fn: Callable[..., Any], args: Args, kwargs: Mapping[str, Any]) -> Any:

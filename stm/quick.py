@@ -15,17 +15,33 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from time import perf_counter
 from types import FunctionType
 from typing import Any
 
 from stm.clock import clock
 from stm.execution import Ended, Execution, Options, conclude, ends_call, nest, run_hooks
+from stm.tally import Tally, open_account
 from stm.transaction import commit, descriptor, here
 
 __all__ = ["quick"]
 
 #: The names that the source below needs from this module.
-_NEEDS = (Ended, Execution, clock, commit, conclude, descriptor, ends_call, here, nest, run_hooks)
+_NEEDS = (
+    Ended,
+    Execution,
+    Tally,
+    clock,
+    commit,
+    conclude,
+    descriptor,
+    ends_call,
+    here,
+    nest,
+    open_account,
+    perf_counter,
+    run_hooks,
+)
 
 _FIRST_LINE = sys._getframe().f_lineno + 2
 _SOURCE = """\
@@ -37,7 +53,16 @@ def make(fn, options):
             tx = descriptor()
         if tx.writes is not None:
             return nest(tx, options, fn, {args}, {kwargs})
-        execution = None
+        execution = tally = None
+        book = clock.book
+        if book is not None:
+            if tx.book is not book:
+                open_account(tx, book)
+            try:
+                tally = tx.tallies[options.name]
+            except KeyError:
+                tally = tx.tallies[options.name] = Tally()
+            began = 0.0 if tally.commits & tally.mask else perf_counter()
         while True:
             reads = {{}}
             writes = {{}}
@@ -55,12 +80,27 @@ def make(fn, options):
                     tx.extras = tx.scope = tx.fate = tx.held = None
                     failure = Ended(reads, rv, extras, fate)
                     if ends_call(error, failure, consistent=False):
+                        if tally is not None:
+                            if execution is None:
+                                tally.failures += 1
+                            else:
+                                execution.count(False)
                         raise
                 else:
                     tx.writes = tx.reads = None
                     rv, extras = tx.rv, tx.extras
                     if extras is None and rv >= 0:
                         if not writes or commit(reads, writes, rv):
+                            if tally is not None:
+                                if execution is None:
+                                    tally.commits += 1
+                                    if began:
+                                        tally.time(began)
+                                    if tx.extensions:
+                                        tally.extensions += tx.extensions
+                                        tx.extensions = 0
+                                else:
+                                    execution.count(True)
                             return result
                         failure = Ended(reads, rv, None, None)
                     else:
@@ -68,6 +108,8 @@ def make(fn, options):
                         tx.extras = tx.scope = tx.fate = tx.held = None
                         failure = Ended(reads, rv, extras, fate)
                         if conclude(failure, writes):
+                            if tally is not None:
+                                (execution or Execution(options, tally)).count(True)
                             return result
             finally:
                 if extras is not None:
@@ -77,7 +119,9 @@ def make(fn, options):
                         run_hooks(extras)  # those that an exception from outside has left
                         raise
             if execution is None:
-                execution = Execution(options)
+                execution = Execution(options, tally)
+                if tally is not None:
+                    execution.began = began or execution.began
             execution.recover(failure)
             if execution.is_special:
                 return execution.run(fn, {args}, {kwargs})

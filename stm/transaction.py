@@ -58,6 +58,7 @@ from stm.clock import (
 )
 from stm.errors import ReadOnlyViolation, TransactionRequired
 from stm.snapshot import Snapshot, cell_at, link, newest, trim
+from stm.tally import Book, Tally
 from stm.waiting import Waiter, wakes
 
 in_one_call: Callable[[Any], None] = deque[Any](maxlen=0).extend
@@ -226,7 +227,21 @@ class Transaction:
     It dies of its `fate`, a `Signal` that it may have swallowed; or for as long as a scope is being undone.
     """
 
-    __slots__ = ("extras", "fate", "held", "reads", "resume_at", "rv", "scope", "snapshot", "spare", "writes")
+    __slots__ = (
+        "book",
+        "extensions",
+        "extras",
+        "fate",
+        "held",
+        "reads",
+        "resume_at",
+        "rv",
+        "scope",
+        "snapshot",
+        "spare",
+        "tallies",
+        "writes",
+    )
 
     def __init__(self) -> None:
         self.writes: dict[Any, Any] | None = None
@@ -239,6 +254,9 @@ class Transaction:
         self.extras: Extras | None = None
         self.snapshot: Snapshot | None = None
         self.spare: Transaction | None = None
+        self.book: Book | None = None
+        self.tallies: dict[str | None, Tally] = {}  # in that book
+        self.extensions = 0  # not yet counted there
 
     def extend(self, tvar: Variable) -> Cell:
         """The cell to read of a variable that is newer than the attempt. Records it, moves `rv`; or raises `Restart`.
@@ -259,6 +277,8 @@ class Transaction:
             if self.rv == rv and cell[1] <= now:
                 self.reads[tvar] = cell
                 self.rv = now
+                if clock.book is not None:
+                    self.extensions += 1
                 return cell
             if cell[1] > now:
                 give_way()  # another thread is between its cells and the clock, or has just passed it

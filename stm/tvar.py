@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, NoReturn,
 
 from stm.clock import Cell, clock, settled
 from stm.execution import Options, transact
+from stm.tally import missed
 from stm.transaction import descriptor, exchange, here, store
 from stm.waiting import Waiter
 
@@ -137,7 +138,11 @@ class TVar(Generic[T]):
         except AttributeError:
             tx = descriptor()
         if tx.writes is None:
-            return exchange(self, before, after)
+            if exchange(self, before, after):
+                return True
+            if clock.book is not None:
+                missed(tx, self)
+            return False
         if self.get() is not before:
             return False
         self.set(after)

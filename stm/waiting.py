@@ -20,11 +20,12 @@ Python code is open to signals, and a lock alone is faster).
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, repeat, starmap
+from itertools import chain, filterfalse, repeat, starmap
 from operator import attrgetter, call
 from typing import Any
 
@@ -37,6 +38,9 @@ from stm.errors import BlockedForever
 GLANCING = 7.5e-5
 GLANCES = 50
 GLANCES_AT_VARIABLES = 500
+
+#: Bytes of an empty dictionary that are worth freeing.
+VAST = 10_000
 
 _in_one_call = deque[Any](maxlen=0).extend
 
@@ -90,6 +94,23 @@ class Waiter:
         """Stop waiting. Safe at any time, any number of times, without the lock."""
         _in_one_call(self.withdrawal())
 
+    def tidy(self) -> None:
+        """After a withdrawal: free the tables that dictionaries keep when all of very many waiters have left."""
+        vast = [waiters for waiters in self.places if not waiters and sys.getsizeof(waiters) > VAST]
+        if not vast:
+            return
+        try:
+            if not acquire(False):
+                acquire_politely()
+            _in_one_call(map(dict.clear, filterfalse(None, vast)))  # nobody enlists now
+        except BaseException:
+            try:
+                release()
+            except RuntimeError:
+                pass
+            raise
+        release()
+
     def withdrawal(self) -> Iterator[None]:
         """What `withdraw` consumes in one C call. It may be made before the waiter is registered."""
         return map(dict.pop, self.places, repeat(self), repeat(None))
@@ -134,17 +155,7 @@ def sleep(reads: dict[Any, Cell], deadline: float | None, name: str | None) -> b
 
     Raises `BlockedForever` where nothing could ever end the wait.
     """
-    if not reads:
-        what = f"transaction {name!r}" if name else "a transaction"
-        raise BlockedForever(
-            f"{what} called retry() before it had read anything: no other transaction could ever wake it. "
-            "Read the variables it waits for, inside the transaction, before retry() or check()."
-        )
-    if clock.lock._is_owned() or clock.exclusive._is_owned():  # type: ignore[attr-defined]
-        raise BlockedForever(
-            "retry() in a signal handler or finalizer that interrupted a commit of its own thread: "
-            "nobody could commit while it sleeps"
-        )
+    refuse_endless(reads, name)
     if _glance(reads, deadline):
         return True
     bell = threading.Lock()  # (`SimpleQueue.get` would do too, but forgets its time limit under signals before 3.13)
@@ -157,6 +168,21 @@ def sleep(reads: dict[Any, Cell], deadline: float | None, name: str | None) -> b
         return bell.acquire(True, seconds_until(deadline)) or not unchanged(reads)
     finally:
         _in_one_call(withdrawal)
+
+
+def refuse_endless(reads: dict[Any, Cell], name: str | None) -> None:
+    """Raise `BlockedForever` where nothing could ever end the wait for a change of `reads`."""
+    if not reads:
+        what = f"transaction {name!r}" if name else "a transaction"
+        raise BlockedForever(
+            f"{what} called retry() before it had read anything: no other transaction could ever wake it. "
+            "Read the variables it waits for, inside the transaction, before retry() or check()."
+        )
+    if clock.lock._is_owned() or clock.exclusive._is_owned():  # type: ignore[attr-defined]
+        raise BlockedForever(
+            "retry() in a signal handler or finalizer that interrupted a commit of its own thread: "
+            "nobody could commit while it sleeps"
+        )
 
 
 def _glance(reads: dict[Any, Cell], deadline: float | None) -> bool:

@@ -1,0 +1,138 @@
+"""What is counted while statistics are on: a `Tally` for each transaction's name, in each thread.
+
+A thread counts in tallies of its own, so that counting is no conflict. They are in an account of the `Book` that
+`clock.book` refers to; it is None while statistics are off, and that is the one question that a transaction asks then.
+`stats.py` opens books and adds the accounts up.
+
+Counts are exact. Seconds are measured for every call that had to wait or to run again; of calls that succeed at once
+every sixteenth is timed, and each while they take long enough for that not to matter: the clock would otherwise be a
+tenth of a short transaction's cost.
+
+An account belongs to a thread's identifier, which the operating system gives to another thread after this one has
+ended: that one goes on with the same account. So nothing is lost when threads end, and no more is kept than the most
+threads that ever were alive together need.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from stm.clock import Cell, clock
+
+if TYPE_CHECKING:
+    from stm.transaction import Transaction
+
+#: Calls that take no longer than this on average are timed one in `SAMPLE`.
+SHORT = 5e-5
+SAMPLE = 16
+
+#: For transactions without a name, such as `tvar.update()` outside others.
+UNNAMED = "(unnamed)"
+
+
+class Tally:
+    """Counts of one transaction in one thread. `mask` is 0 where every call is to be timed."""
+
+    __slots__ = (
+        "aborts",
+        "causes",
+        "commits",
+        "extensions",
+        "failures",
+        "mask",
+        "retries",
+        "slow",
+        "slow_seconds",
+        "timed",
+        "timed_seconds",
+        "waited",
+        "waits",
+    )
+
+    def __init__(self) -> None:
+        self.commits = 0
+        self.aborts = 0
+        self.retries = 0
+        self.extensions = 0
+        self.failures = 0
+        self.waits = 0
+        self.waited = 0.0
+        self.mask = SAMPLE - 1
+        self.timed = 0  # calls that committed at once, and were timed
+        self.timed_seconds = 0.0
+        self.slow = 0  # calls that committed, but had to wait or to run again
+        self.slow_seconds = 0.0
+        self.causes: dict[str, int] = {}
+
+    def time(self, began: float) -> None:
+        """A call that began then (on `perf_counter`) has just committed at its first attempt."""
+        self.timed += 1
+        self.timed_seconds += perf_counter() - began
+        self.mask = SAMPLE - 1 if self.timed_seconds < self.timed * SHORT else 0
+
+    def time_slow(self, began: float, succeeded: bool) -> None:
+        """A call that began then has just ended, after more attempts than one."""
+        self.slow += succeeded
+        self.slow_seconds += perf_counter() - began
+
+    def end_wait(self, began: float) -> None:
+        """A wait that began then is over."""
+        self.waited += perf_counter() - began
+
+    def blame(self, reads: Mapping[Any, Cell]) -> None:
+        """An attempt that had read this was aborted: note whose change was to blame."""
+        self.aborts += 1
+        causes = self.causes
+        for variable, cell in reads.items():
+            if variable._cell is not cell:
+                label = label_of(variable)
+                causes[label] = causes.get(label, 0) + 1
+
+
+def label_of(variable: Any) -> str:
+    """A variable in statistics: by its name if it has one."""
+    name = getattr(variable, "_name", None)
+    return name if name is not None else f"{type(variable).__name__} at {id(variable):#x}"
+
+
+class Book:
+    """All tallies since statistics were switched on: by thread, and by the transaction's name."""
+
+    __slots__ = ("accounts", "opened", "seconds")
+
+    def __init__(self) -> None:
+        self.accounts: dict[int, dict[str | None, Tally]] = {}
+        self.opened = perf_counter()
+        self.seconds: float | None = None  # for which it was open, once it is closed
+
+
+def open_account(tx: Transaction, book: Book) -> None:
+    """From here on the calling thread, whose descriptor is `tx`, counts in this book."""
+    tx.tallies = book.accounts.setdefault(threading.get_ident(), {})
+    tx.extensions = 0
+    tx.book = book
+
+
+def tally_of(tx: Transaction, name: str | None) -> Tally | None:
+    """The calling thread's tally for transactions of that name; `tx` is its descriptor. None if statistics are off."""
+    book = clock.book
+    if book is None:
+        return None
+    if tx.book is not book:
+        open_account(tx, book)
+    tally = tx.tallies.get(name)
+    if tally is None:
+        tally = tx.tallies[name] = Tally()
+    return tally
+
+
+def missed(tx: Transaction, variable: object) -> None:
+    """A `compare_and_set()` of its own, outside transactions, came too late."""
+    tally = tally_of(tx, "compare_and_set")
+    if tally is not None:
+        tally.aborts += 1
+        label = label_of(variable)
+        tally.causes[label] = tally.causes.get(label, 0) + 1
