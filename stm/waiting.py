@@ -96,7 +96,7 @@ class Waiter:
 
     def tidy(self) -> None:
         """After a withdrawal: free the tables that dictionaries keep when all of very many waiters have left."""
-        vast = [waiters for waiters in self.places if not waiters and sys.getsizeof(waiters) > VAST]
+        vast = list(filter(_is_vast, self.places))
         if not vast:
             return
         try:
@@ -114,6 +114,10 @@ class Waiter:
     def withdrawal(self) -> Iterator[None]:
         """What `withdraw` consumes in one C call. It may be made before the waiter is registered."""
         return map(dict.pop, self.places, repeat(self), repeat(None))
+
+
+def _is_vast(waiters: dict[Waiter, None]) -> bool:
+    return not waiters and sys.getsizeof(waiters) > VAST
 
 
 def wakes(variables: Iterable[Variable]) -> list[Waiter]:

@@ -20,7 +20,19 @@ from typing import Any
 import pytest
 
 import stm
-from stm import TransactionTimeout, TVar, atomically, check, in_transaction, on_commit, on_rollback, or_else, quick, run
+from stm import (
+    TransactionTimeout,
+    TVar,
+    atomically,
+    check,
+    in_transaction,
+    on_commit,
+    on_rollback,
+    or_else,
+    quick,
+    run,
+    stats,
+)
 from stm.clock import clock
 from stm.contention import INSIST_AFTER
 from tests.support import Background, Once, asleep, elsewhere
@@ -195,6 +207,23 @@ class Standalone(Scenario):
         self.variables[0].set(1)
 
 
+class Exchange(Scenario):
+    count = 1
+
+    def go(self) -> None:
+        self.variables[0].compare_and_set(self.variables[0].get(), 1)
+
+
+class Counted(Scenario):
+    """While statistics are on."""
+
+    def prepare(self) -> None:
+        stats.enable()
+
+    def settle(self) -> None:
+        stats.disable()
+
+
 class Timed(Scenario):
     options = {"timeout": 50}
 
@@ -354,6 +383,8 @@ def check_after(scenario: Scenario) -> None:
         Two,
         Five,
         Standalone,
+        Exchange,
+        Counted,
         Timed,
         Irrevocable,
         ReadOnly,

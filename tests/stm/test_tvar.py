@@ -9,7 +9,9 @@ import weakref
 
 import pytest
 
-from stm import TVar, atomically, in_transaction, run
+from stm import ReadOnlyViolation, TVar, atomically, check, in_transaction, run
+from stm.clock import clock
+from tests.support import Background, asleep, elsewhere, together, until
 
 
 def test_operations_outside_a_transaction():
@@ -97,3 +99,108 @@ def test_every_value_may_be_stored():
         x.set(None)
         run(x.set, value)
         assert x.value is value
+
+
+# ---- compare_and_set
+
+
+def test_compare_and_set_replaces_what_was_read_and_nothing_else():
+    first, second, third = object(), object(), object()
+    x = TVar(first)
+    assert not x.compare_and_set(second, third)
+    assert x.value is first
+    assert x.compare_and_set(first, second)
+    assert x.value is second
+
+
+def test_compare_and_set_goes_by_identity():
+    nan = float("nan")
+    x = TVar(nan)
+    assert not x.compare_and_set(float("nan"), 1.0)
+    assert x.compare_and_set(nan, 1)
+    assert not x.compare_and_set(True, 2)
+    assert not x.compare_and_set(1.0, 2)
+    assert x.value == 1
+
+
+def test_compare_and_set_in_a_transaction_is_a_read_and_a_write():
+    before = (1,)
+    x, y = TVar(before), TVar(0)
+    attempts = []
+
+    def body():
+        attempts.append(y.value)
+        done = x.compare_and_set(before, (2,))
+        if len(attempts) == 1:
+            elsewhere(x.set, (3,))
+        y.value = done
+        return done
+
+    assert run(body) is False  # the second attempt saw the other's value
+    assert x.value == (3,)
+    assert len(attempts) == 2
+
+
+def test_compare_and_set_sees_the_transactions_own_writes_and_is_undone_with_it():
+    x = TVar(0)
+    mine = (1,)
+
+    def body():
+        x.value = mine
+        assert x.compare_and_set(mine, (2,))
+        assert x.value == (2,)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(body)
+    assert x.value == 0
+
+
+def test_compare_and_set_in_a_read_only_transaction_is_refused():
+    x = TVar(None)
+    with pytest.raises(ReadOnlyViolation):
+        run(x.compare_and_set, None, 1, read_only=True)
+
+
+def test_no_compare_and_set_is_lost_among_many_threads():
+    x = TVar((0,))
+
+    def add():
+        for _ in range(2000):
+            while True:
+                before = x.get()
+                if x.compare_and_set(before, (before[0] + 1,)):
+                    break
+
+    together(add, add, add)
+    assert x.value == (6000,)
+
+
+def test_compare_and_set_wakes_who_waits_and_is_seen_by_no_snapshot():
+    x = TVar(0)
+    waiting = Background(run, lambda: check(x.value))
+    asleep()
+    assert x.compare_and_set(0, 1)
+    waiting.result()
+
+    def look():
+        before = x.value
+        assert elsewhere(x.compare_and_set, before, 2)
+        return before, x.value
+
+    assert run(look, read_only=True) == (1, 1)
+    assert x.value == 2
+
+
+def test_compare_and_set_waits_for_an_exclusive_transaction():
+    x, order = TVar(0), []
+
+    def body():
+        other = Background(lambda: (x.compare_and_set(0, 1), order.append("set")))
+        until(lambda: not clock.quiet)
+        order.append("body")
+        assert x.value == 0
+        return other
+
+    run(body, irrevocable=True).result()
+    assert order == ["body", "set"]
