@@ -49,10 +49,18 @@ MUTANTS = [
         "test_opacity.py",
     ),
     Mutant(
-        "commit without validation (write skew, lost updates)",
+        "commit of one without validation (lost updates)",
         "transaction.py",
-        "if now == rv or unchanged(reads):",
-        "if True:",
+        "            if now == rv or unchanged(reads):\n                version = now + 2\n                cell1 = (",
+        "            if True:\n                version = now + 2\n                cell1 = (",
+        "test_opacity.py",
+    ),
+    Mutant(
+        "commit of two without validation (write skew, lost updates)",
+        "transaction.py",
+        "            if now == rv or unchanged(reads):\n                version = now + 2\n"
+        "                cell1, cell2 = (",
+        "            if True:\n                version = now + 2\n                cell1, cell2 = (",
         "test_opacity.py",
     ),
     Mutant(
@@ -72,18 +80,18 @@ MUTANTS = [
     Mutant(
         "the clock is stored before the cells",
         "transaction.py",
-        "                first._cell, second._cell, clock.now = cell1, cell2, version\n                answer",
-        "                clock.now = version\n                first._cell = cell1\n                len(reads)\n"
-        "                second._cell = cell2\n                answer",
+        "                    first._cell, second._cell, clock.now = cell1, cell2, version\n",
+        "                    clock.now = version\n                    first._cell = cell1\n                    len(reads)\n"
+        "                    second._cell = cell2\n",
         "test_opacity.py test_interruption.py",
     ),
     Mutant(
         "publication in a loop (torn by a signal)",
         "transaction.py",
-        "                first._cell, second._cell, clock.now = cell1, cell2, version\n                answer",
-        '                steps = (first, "_cell", cell1), (second, "_cell", cell2), (clock, "now", version)\n'
-        "                for place, name, new in steps:\n"
-        "                    setattr(place, name, new)\n                answer",
+        "                    first._cell, second._cell, clock.now = cell1, cell2, version\n",
+        '                    steps = (first, "_cell", cell1), (second, "_cell", cell2), (clock, "now", version)\n'
+        "                    for place, name, new in steps:\n"
+        "                        setattr(place, name, new)\n",
         "test_interruption.py",
     ),
     Mutant(
@@ -117,9 +125,9 @@ MUTANTS = [
     Mutant(
         "an exception in mid-commit leaves the lock held",
         "transaction.py",
-        "    except BaseException:\n        try:\n            release()\n        except RuntimeError:\n"
-        "            pass\n        raise\n    release()\n    if answer is None:",
-        "    except ZeroDivisionError:\n        raise\n    release()\n    if answer is None:",
+        "        except BaseException:\n            try:\n                release()\n            except RuntimeError:\n"
+        "                pass\n            raise\n        release()\n    if answer is None:",
+        "        except ZeroDivisionError:\n            raise\n        release()\n    if answer is None:",
         "test_interruption.py",
     ),
     Mutant(
@@ -488,6 +496,85 @@ MUTANTS = [
         "                _digest(found, put, seen)\n",
         "                pass\n",
         "compiled/test_cache.py",
+    ),
+    Mutant(
+        "compare_and_set that compares nothing",
+        "transaction.py",
+        "            if old[0] is before:\n",
+        "            if True:\n",
+        "test_tvar.py",
+    ),
+    Mutant(
+        "compare_and_set amid a transaction that must not be disturbed, unseen by sleepers and snapshots",
+        "transaction.py",
+        "                if clock.now == now and clock.quiet:\n                    variable._cell,",
+        "                if clock.now == now:\n                    variable._cell,",
+        "test_tvar.py",
+    ),
+    Mutant(
+        "set amid a transaction that must not be disturbed, unseen by sleepers and snapshots",
+        "transaction.py",
+        "        if clock.now == now and clock.quiet:\n            variable._cell,",
+        "        if clock.now == now:\n            variable._cell,",
+        "test_waiting.py test_opacity.py",
+    ),
+    Mutant(
+        "event loop: the bell is armed only after the woken were looked up",
+        "aio.py",
+        "        self._arm()\n        woken = self.woken\n        for _ in range(len(woken)):\n"
+        "            _resolve(woken.popleft())\n",
+        "        woken = self.woken\n        for _ in range(len(woken)):\n"
+        "            _resolve(woken.popleft())\n        self._arm()\n",
+        "test_aio.py",
+    ),
+    Mutant(
+        "event loop: no look between the last read and the wait",
+        "aio.py",
+        "        if not waiter.register(reads):\n            return True\n",
+        "        waiter._enlist()\n",
+        "test_aio.py",
+    ),
+    Mutant(
+        "event loop: a cancelled wait leaves its waiter",
+        "aio.py",
+        "            waiter.withdraw()\n            waiter.tidy()\n",
+        "",
+        "test_aio.py",
+    ),
+    Mutant(
+        "event loop: the tables of many waiters are kept",
+        "aio.py",
+        "            waiter.tidy()\n",
+        "",
+        "test_aio.py",
+    ),
+    Mutant(
+        "event loop: the bell is closed while a committer may be ringing it",
+        "aio.py",
+        "        acquire()\n        release()\n",
+        "",
+        "test_aio.py",
+    ),
+    Mutant(
+        "event loop: the bell is never taken down",
+        "aio.py",
+        "        if self.waiters:\n            return\n",
+        "        return\n",
+        "test_aio.py",
+    ),
+    Mutant(
+        "event loop: a forked child keeps its parent's bells",
+        "aio.py",
+        "os.register_at_fork(after_in_child=_forget_bells)\n",
+        "",
+        "test_aio.py",
+    ),
+    Mutant(
+        "event loop: no time limit",
+        "aio.py",
+        "        if deadline is not None:\n",
+        "        if False:\n",
+        "test_aio.py",
     ),
 ]
 

@@ -342,29 +342,24 @@ def test_no_wake_up_is_lost_between_the_last_read_and_the_sleep(run):
     assert attempts == [0, 1]
 
 
-def test_a_wake_up_during_the_answer_to_another_is_not_lost(run):
+def test_a_wake_up_during_the_answer_to_another_is_not_lost(run, monkeypatch):
     """The bell is armed again before the woken are looked up, not after."""
     first, second = TVar(0), TVar(0)
 
     async def main():
         tasks = [asyncio.create_task(aio.run(taker(one))) for one in (first, second)]
         await sleepers(2)
-        (bell,) = aio._bells.values()
-        arm = aio.Bell._arm
+        resolve = aio._resolve
 
-        def armed(self):
-            arm(self)
-            aio.Bell._arm = arm
+        def resolved(future):
+            monkeypatch.undo()
             elsewhere(second.set, 1)
+            resolve(future)
 
-        aio.Bell._arm = armed
-        try:
-            elsewhere(first.set, 1)
-            async with asyncio.timeout(60):
-                assert await asyncio.gather(*tasks) == ["taken", "taken"]
-        finally:
-            aio.Bell._arm = arm
-        assert bell
+        monkeypatch.setattr(aio, "_resolve", resolved)
+        elsewhere(first.set, 1)
+        async with asyncio.timeout(60):
+            assert await asyncio.gather(*tasks) == ["taken", "taken"]
 
     run(main())
 
