@@ -128,16 +128,14 @@ class _Awaited(Execution):
     __slots__ = ()
 
     async def finish(self, fn: Callable[..., Any], args: Args, kwargs: Mapping[str, Any]) -> Any:
-        succeeded = False
         try:
             while True:
                 result, failure = self.attempt(fn, args, kwargs)
                 if failure is None:
-                    succeeded = True
                     return result
                 await self._recover(failure)
         finally:
-            self.count(succeeded)
+            self.count()
 
     async def _recover(self, ended: Ended) -> None:
         if not self.blocks(ended):

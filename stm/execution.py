@@ -120,13 +120,14 @@ class Ended:
 class Execution:
     """One outermost call: its time limit, the aborts so far, and the deadlines of scopes inside it."""
 
-    __slots__ = ("aborts", "began", "deadline", "deadlines", "insists", "options", "slow", "tally")
+    __slots__ = ("aborts", "began", "deadline", "deadlines", "insists", "options", "slow", "succeeded", "tally")
 
     def __init__(self, options: Options, tally: Tally | None = None) -> None:
         self.options = options
         self.tally = tally
         self.began = 0.0 if tally is None else perf_counter()
         self.slow = False  # has an attempt come to nothing?
+        self.succeeded = False  # has one committed?
         self.aborts = 0
         self.insists = False
         self.deadline = None if options.timeout is None else time.monotonic() + options.timeout
@@ -143,33 +144,28 @@ class Execution:
             self.recover(failure)
 
     def _run_counted(self, fn: Callable[..., Any], args: Args, kwargs: Mapping[str, Any]) -> Any:
-        succeeded = False
         try:
             while True:
                 result, failure = self.attempt(fn, args, kwargs)
                 if failure is None:
-                    succeeded = True
                     return result
                 self.recover(failure)
         finally:
-            self.count(succeeded)
+            self.count()
 
-    def count(self, succeeded: bool) -> None:
+    def count(self) -> None:
         """The call is over: count it, if it is to be counted."""
         tally = self.tally
         if tally is None:
             return
-        if succeeded:
+        if self.succeeded:
             tally.commits += 1
         else:
             tally.failures += 1
-        tx = descriptor()
-        tally.extensions += tx.extensions
-        tx.extensions = 0
         if self.slow:
-            tally.time_slow(self.began, succeeded)
-        elif succeeded:
-            tally.time(self.began)
+            tally.time_slow(self.began)
+        else:
+            tally.time(self.began, 1)
 
     def attempt(self, fn: Callable[..., Any], args: Args, kwargs: Mapping[str, Any]) -> tuple[Any, Ended | None]:
         """One attempt: its result and None, or None and what to recover from. Raises what is not to be recovered."""
@@ -217,6 +213,7 @@ class Execution:
             ended = Ended(reads, rv, extras, fate)
             # (What a read-only attempt has "written" are timers whose time had come.)
             if conclude(ended, {} if options.read_only else writes, self.deadline):
+                self.succeeded = True
                 return result, None
             return None, ended
         except CommitTimeout:
@@ -237,6 +234,8 @@ class Execution:
             try:
                 if token is not None:
                     end(token)
+                if self.tally is not None:
+                    self.tally.collect(tx)
                 run_hooks(extras)
             except BaseException:
                 run_hooks(extras)  # those that an exception from outside has left

@@ -6,9 +6,9 @@ the file system is reported, by way of Python's audit hooks (PEP 578). And a mut
 changed behind the back of all transactions: a list, dict, set, bytearray, deque or array that becomes the value of a
 variable is reported, by its constructor, `set`, `value =`, `update`, `swap` and `compare_and_set` alike.
 
-`action="warn"` gives a `GuardWarning` that points at the offending line; `action="raise"` raises `GuardError` there, and
-the transaction is undone like after any other exception. An `irrevocable=True` transaction may do I/O, so nothing is
-said about that there; nor about functions that run after the commit (`on_commit`), which is where I/O belongs. What
+`action="warn"` gives a `GuardWarning` that points at the offending line; `action="raise"` raises `GuardError` there,
+and the transaction is undone like after any other exception. An `irrevocable=True` transaction may do I/O, so nothing
+is said about that there; nor about functions that run after the commit (`on_commit`), which is where I/O belongs. What
 Python itself reads in order to import a module is not reported either, nor what `warnings` and `linecache` read.
 
 Cost: nothing while off. (Python can't remove an audit hook, so after the first use each audited event of the process
@@ -38,16 +38,18 @@ from __future__ import annotations
 import os
 import reprlib
 import sys
+import sysconfig
 import threading
 import warnings
 from array import array
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from types import FrameType, TracebackType
 from typing import Any, Final, Literal
 
 from stm.errors import StmError
-from stm.transaction import here
+from stm.transaction import descriptor, here
 from stm.tvar import TVar
 
 __all__ = ["GuardError", "GuardWarning", "disable", "enable"]
@@ -79,6 +81,9 @@ _EVENTS: Final[dict[str, str]] = {
             "os.truncate",
             "os.chmod",
             "os.chown",
+            "os.utime",
+            "os.setxattr",
+            "os.removexattr",
         ),
         "changes the file system",
     ),
@@ -87,8 +92,12 @@ _EVENTS: Final[dict[str, str]] = {
         "changes the file system",
     ),
     **dict.fromkeys(
-        ("socket.__new__", "socket.bind", "socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo"),
+        ("socket.__new__", "socket.bind", "socket.connect", "socket.sendto", "socket.sendmsg"),
         "uses a socket",
+    ),
+    **dict.fromkeys(
+        ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.getnameinfo"),
+        "looks up an address",
     ),
     **dict.fromkeys(
         (
@@ -119,18 +128,34 @@ _INSTEAD: Final[dict[type, str]] = {
 }
 _MUTABLE: Final = tuple(_INSTEAD)
 
+_repr: Final = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 100  # most paths are shown whole
+_shown: Final = _repr.repr
+
+#: Of an event's arguments, the one that says most; mostly the first.
+_TELLING: Final = {"socket.__new__": 1, "socket.connect": 1, "socket.bind": 1, "socket.sendto": 1, "socket.sendmsg": 1}
+
 #: Files of this library, of Python's (and of packages installed with it), and of what it runs to import or to warn.
 _OURS: Final = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_PYTHONS: Final = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
-_MACHINERY: Final = ("<frozen importlib", _PYTHONS + "importlib", _PYTHONS + "warnings.py", _PYTHONS + "linecache.py")
+_STANDARD: Final = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+_PIPES: Final = _STANDARD + "subprocess.py"
+_PYTHONS: Final = (
+    _STANDARD,
+    "<frozen ",  # `os`, `posixpath` and others are part of the executable
+    *(sysconfig.get_path(kind) + os.sep for kind in ("purelib", "platlib")),
+)
+_MACHINERY: Final = (
+    "<frozen importlib",
+    *(_STANDARD + name for name in ("warnings.py", "_py_warnings.py", "linecache.py")),
+)
 
 
 class _Guard:
     """What is switched on: how often, and what to do. One for the process."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.actions: list[Action] = []
+        self.lock = threading.RLock()  # a signal handler may ask too
+        self.users: list[_Enabled] = []
         self.action: Action | None = None  # the last of them
         self.hooked = False
         self.busy = threading.local()
@@ -142,36 +167,29 @@ class _Guard:
         tx = getattr(here, "tx", None)
         if tx is None or tx.writes is None or (tx.extras is not None and tx.extras.irrevocable):
             return
-        if getattr(self.busy, "yes", False):
-            return
-        frame = _users_frame(sys._getframe(1))
+        if event == "open" and sys._getframe(1).f_code.co_filename == _PIPES:
+            return  # the ends of pipes; more is to come
+        frame = _users_frame(sys._getframe())
         if frame is not None:
-            what = f"{event}({', '.join(reprlib.repr(arg) for arg in args[:1])})"
-            self.report(
-                f"transaction body {_EVENTS[event]}, {what}: it may run more than once, or be thrown away; use "
-                "stm.on_commit(...), or irrevocable=True, or do it outside",
-                frame,
-            )
+            self.report(partial(_about_event, event, args), frame)
 
     def inspect(self, value: object) -> None:
         """A value is about to be put in a variable."""
-        if not isinstance(value, _MUTABLE) or self.action is None:
+        if not isinstance(value, _MUTABLE):
             return
-        frame = _users_frame(sys._getframe(2))
-        if frame is None:
-            return
-        kind = next(kind for kind in _MUTABLE if isinstance(value, kind))
-        self.report(
-            f"TVar({reprlib.repr(value)}): a {type(value).__name__} can be changed in place, behind the back of all "
-            f"transactions; use an immutable value instead: {_INSTEAD[kind]}",
-            frame,
-        )
+        frame = _users_frame(sys._getframe())
+        if frame is not None:
+            self.report(partial(_about_value, value), frame)
 
-    def report(self, message: str, frame: FrameType) -> None:
-        if self.action == "raise":
-            raise GuardError(message)
-        self.busy.yes = True  # showing a warning may well open a file
+    def report(self, tell: Callable[[], str], frame: FrameType) -> None:
+        action = self.action
+        if action is None or getattr(self.busy, "yes", False):
+            return
+        self.busy.yes = True  # describing a value, and showing a warning, may well open a file
         try:
+            message = tell()
+            if action == "raise":
+                raise GuardError(message)
             warnings.warn_explicit(
                 message,
                 GuardWarning,
@@ -185,25 +203,44 @@ class _Guard:
 
 
 _guard = _Guard()
+os.register_at_fork(after_in_child=_guard.lock._at_fork_reinit)  # type: ignore[attr-defined]
+
+
+def _about_event(event: str, args: tuple[Any, ...]) -> str:
+    what = ", ".join(_shown(one) for one in args[_TELLING.get(event, 0) :][:1])
+    return (
+        f"transaction body {_EVENTS[event]}, {event}({what}): it may run more than once, or be thrown away; use "
+        "stm.on_commit(...), or irrevocable=True, or do it outside"
+    )
+
+
+def _about_value(value: object) -> str:
+    instead = next(_INSTEAD[kind] for kind in _MUTABLE if isinstance(value, kind))
+    return (
+        f"TVar({_shown(value)}): a {type(value).__name__} can be changed in place, behind the back of all "
+        f"transactions; use an immutable value instead: {instead}"
+    )
 
 
 def _users_frame(frame: FrameType | None) -> FrameType | None:
-    """The frame to name: the innermost that belongs neither to this library nor to Python's, up to the one that runs
-    the transaction; else the innermost that is not this library's. None if it is Python that imports, or warns.
+    """The frame to name: the innermost that belongs neither to this library nor to Python's, down to the one that has
+    called the transaction; else that of the body itself. None if it is Python that imports, or warns.
     """
-    fallback = None
+    body, left = None, False
     while frame is not None:
         filename = frame.f_code.co_filename
         if filename.startswith(_MACHINERY):
             return None
-        if not filename.startswith(_OURS):
-            if not filename.startswith(_PYTHONS):
-                return frame
-            fallback = fallback or frame
-        elif fallback is not None:
-            break
+        if filename.startswith(_OURS):
+            left = body is not None
+        elif not filename.startswith(_PYTHONS):
+            return frame
+        elif left:
+            break  # it was Python that called the transaction: a thread, or an event loop
+        else:
+            body = frame
         frame = frame.f_back
-    return fallback
+    return body
 
 
 def _watch_values() -> None:
@@ -220,23 +257,15 @@ def _watch_values() -> None:
         _PLAIN_SET(self, value)
 
     def watched_compare_and_set(self: TVar[Any], before: Any, after: Any) -> bool:
-        _guard.inspect(after)
+        if descriptor().writes is None:  # else it calls `set`
+            _guard.inspect(after)
         return _PLAIN_COMPARE_AND_SET(self, before, after)
 
-    _put_in(watched_init, watched_set, watched_compare_and_set)
+    value = property(TVar.get, watched_set, doc=_PLAIN["value"].__doc__)
+    _put_in({"__init__": watched_init, "set": watched_set, "compare_and_set": watched_compare_and_set, "value": value})
 
 
-def _unwatch_values() -> None:
-    _put_in(_PLAIN_INIT, _PLAIN_SET, _PLAIN_COMPARE_AND_SET)
-
-
-def _put_in(init: Callable[..., None], set_: Callable[..., None], compare_and_set: Callable[..., bool]) -> None:
-    members = {
-        "__init__": init,
-        "set": set_,
-        "compare_and_set": compare_and_set,
-        "value": property(TVar.get, set_, doc=_PLAIN_VALUE.__doc__),
-    }
+def _put_in(members: dict[str, Any]) -> None:
     for name, member in members.items():
         setattr(TVar, name, member)
 
@@ -244,11 +273,14 @@ def _put_in(init: Callable[..., None], set_: Callable[..., None], compare_and_se
 _PLAIN_INIT: Final = TVar.__init__
 _PLAIN_SET: Final = TVar.set
 _PLAIN_COMPARE_AND_SET: Final = TVar.compare_and_set
-_PLAIN_VALUE: Final[Any] = TVar.__dict__["value"]
+_PLAIN: Final = {name: TVar.__dict__[name] for name in ("__init__", "set", "compare_and_set", "value")}
 
 
 class _Enabled:
-    """What `enable()` returns: leaving it as a context manager switches the guard off again."""
+    """What `enable()` returns: leaving it as a context manager takes back this very call."""
+
+    def __init__(self, action: Action) -> None:
+        self.action = action
 
     def __enter__(self) -> None:
         pass
@@ -256,7 +288,7 @@ class _Enabled:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        disable()
+        _disable(self)
 
 
 def enable(action: Action = "warn") -> _Enabled:
@@ -271,18 +303,24 @@ def enable(action: Action = "warn") -> _Enabled:
         if not _guard.hooked:
             sys.addaudithook(_guard.look)
             _guard.hooked = True
-        _guard.actions.append(action)
+        user = _Enabled(action)
+        _guard.users.append(user)
         _guard.action = action
         _watch_values()
-    return _Enabled()
+    return user
 
 
 def disable() -> None:
     """Undo the last `enable()`. `RuntimeError` if there was none."""
+    _disable(None)
+
+
+def _disable(user: _Enabled | None) -> None:
     with _guard.lock:
-        if not _guard.actions:
+        users = _guard.users
+        if not users or (user is not None and user not in users):
             raise RuntimeError("guard.disable() without guard.enable()")
-        _guard.actions.pop()
-        _guard.action = _guard.actions[-1] if _guard.actions else None
+        users.remove(user or users[-1])
+        _guard.action = users[-1].action if users else None
         if _guard.action is None:
-            _unwatch_values()
+            _put_in(_PLAIN)

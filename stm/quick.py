@@ -63,68 +63,69 @@ def make(fn, options):
             except KeyError:
                 tally = tx.tallies[options.name] = Tally()
             began = 0.0 if tally.commits & tally.mask else perf_counter()
-        while True:
-            reads = {{}}
-            writes = {{}}
-            extras = None
-            try:
+        try:
+            while True:
+                reads = {{}}
+                writes = {{}}
+                extras = None
                 try:
-                    # Nothing can run between these lines; from the last one on the thread is in a transaction.
-                    tx.reads = reads
-                    tx.rv = clock.now
-                    tx.writes = writes
-                    result = fn({arguments})
-                except BaseException as error:
-                    tx.writes = tx.reads = None
-                    rv, extras, fate = tx.rv, tx.extras, tx.fate
-                    tx.extras = tx.scope = tx.fate = tx.held = None
-                    failure = Ended(reads, rv, extras, fate)
-                    if ends_call(error, failure, consistent=False):
-                        if tally is not None:
-                            if execution is None:
-                                tally.failures += 1
-                            else:
-                                execution.count(False)
-                        raise
-                else:
-                    tx.writes = tx.reads = None
-                    rv, extras = tx.rv, tx.extras
-                    if extras is None and rv >= 0:
-                        if not writes or commit(reads, writes, rv):
-                            if tally is not None:
-                                if execution is None:
-                                    tally.commits += 1
-                                    if began:
-                                        tally.time(began)
-                                    if tx.extensions:
-                                        tally.extensions += tx.extensions
-                                        tx.extensions = 0
-                                else:
-                                    execution.count(True)
-                            return result
-                        failure = Ended(reads, rv, None, None)
-                    else:
-                        fate = tx.fate
+                    try:
+                        # Nothing can run between these lines; from the last one on the thread is in a transaction.
+                        tx.reads = reads
+                        tx.rv = clock.now
+                        tx.writes = writes
+                        result = fn({arguments})
+                    except BaseException as error:
+                        tx.writes = tx.reads = None
+                        rv, extras, fate = tx.rv, tx.extras, tx.fate
                         tx.extras = tx.scope = tx.fate = tx.held = None
                         failure = Ended(reads, rv, extras, fate)
-                        if conclude(failure, writes):
-                            if tally is not None:
-                                (execution or Execution(options, tally)).count(True)
-                            return result
-            finally:
-                if extras is not None:
-                    try:
-                        run_hooks(extras)
-                    except BaseException:
-                        run_hooks(extras)  # those that an exception from outside has left
-                        raise
-            if execution is None:
-                execution = Execution(options, tally)
-                if tally is not None:
-                    execution.began = began or execution.began
-            execution.recover(failure)
-            if execution.is_special:
-                return execution.run(fn, {args}, {kwargs})
+                        if ends_call(error, failure, consistent=False):
+                            raise
+                    else:
+                        tx.writes = tx.reads = None
+                        rv, extras = tx.rv, tx.extras
+                        if extras is None and rv >= 0:
+                            if not writes or commit(reads, writes, rv):
+                                if tally is not None:
+                                    tally.commits += 1
+                                    if began or execution is not None or tx.extensions:
+                                        tally.end(tx, began, execution)
+                                    tally = None
+                                return result
+                            failure = Ended(reads, rv, None, None)
+                        else:
+                            fate = tx.fate
+                            tx.extras = tx.scope = tx.fate = tx.held = None
+                            failure = Ended(reads, rv, extras, fate)
+                            if conclude(failure, writes):
+                                if tally is not None:
+                                    tally.commits += 1
+                                    tally.end(tx, began, execution)
+                                    tally = None
+                                return result
+                finally:
+                    if extras is not None:
+                        if tally is not None:
+                            tally.collect(tx)
+                        try:
+                            run_hooks(extras)
+                        except BaseException:
+                            run_hooks(extras)  # those that an exception from outside has left
+                            raise
+                if execution is None:
+                    execution = Execution(options, tally)
+                    if tally is not None:
+                        execution.began = began or execution.began
+                execution.recover(failure)
+                if execution.is_special:
+                    tally = None  # it counts itself
+                    return execution.run(fn, {args}, {kwargs})
+        except BaseException:
+            if tally is not None:
+                tally.failures += 1
+                tally.end(tx, began, execution)
+            raise
 
     return transaction
 """

@@ -1,8 +1,8 @@
 """Statistics by transaction and by variable, and who is blocked: why is it slow, and why does it hang?
 
 `with stats.enabled():` counts; `stats.snapshot()` returns what was counted, by transaction name; `stats.variables()`
-the same conflicts by variable; `stats.report()` prints both, and what to do about it. Give names to what you want to find
-again: `TVar(0, name="stock")`, `@atomically(name="order")`; a function's own name will do for the latter.
+the same conflicts by variable; `stats.report()` prints both, and what to do about it. Give names to what you want to
+find again: `TVar(0, name="stock")`, `@atomically(name="order")`; a function's own name will do for the latter.
 
 `stats.blocked()` lists the transactions that sleep in `retry()` now: what they wait for, since when, and the line that
 called them. It needs nothing to be enabled, and costs nothing before it is called.
@@ -13,7 +13,8 @@ counted (but a `compare_and_set` that comes too late is an abort, under that nam
 run alone.
 
 Cost: nothing measurable while off, some 0.1 microseconds a transaction while on (`python -m bench --workload
-statistics`). Counts are exact; `seconds` is estimated from a sample where calls are short, as told in `tally.py`.
+statistics`). Counts are exact; `seconds` is estimated from a sample where calls are short, as told in `tally.py`, which
+also says when the variables of one transaction are too many to be told apart.
 
 >>> from stm import TVar, atomically, stats
 >>> stock = TVar(10, name="stock")
@@ -39,7 +40,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType, MappingProxyType
+from types import CodeType, FrameType, MappingProxyType
 from typing import Any, TextIO
 
 from stm.clock import clock
@@ -64,12 +65,12 @@ __all__ = [
 class Record:
     """What was counted of one transaction.
 
-    `commits`: calls that returned a result, once each. `failures`: calls that ended with an exception. `aborts`:
-    attempts thrown away because of a conflict. `retries`: attempts that called `retry()`. `waits`: how often it went
-    to wait for a change, and `waited`: how long, in seconds. `extensions`: how often an attempt met a newer value and
-    could go on, since nothing that it had read before was stale. `seconds`: from calls to their results, in all, waits
-    included. `conflicts`: how many aborts each variable has caused, by its name, most first. An abort may have several
-    causes.
+    `commits`: calls that committed, once each. `failures`: calls that ended with an exception instead (one that a hook
+    raises after the commit is none). `aborts`: attempts thrown away because of a conflict. `retries`: attempts that
+    called `retry()`. `waits`: how often it went to wait for a change, and `waited`: how long, in seconds. `extensions`:
+    how often an attempt met a newer value and could go on, since nothing that it had read before was stale. `seconds`:
+    from calls to their ends, in all, waits included. `conflicts`: how many aborts each variable has caused, by its
+    name, most first. An abort may have several causes.
     """
 
     name: str
@@ -98,7 +99,8 @@ class Blocked:
     """A transaction that sleeps until one of `variables` changes.
 
     `seconds`: how long it has slept since it last looked. `where`: the innermost line outside `stm` that called it;
-    `stack`: the lines that led there, innermost first. `task` is the name of the task, if it is awaited.
+    `stack`: the lines that led there, innermost first. `task` is the name of the task, if it is awaited. If the task
+    was made of the transaction itself, no line awaits it: then they say where the body begins.
     """
 
     name: str
@@ -112,20 +114,23 @@ class Blocked:
     def __str__(self) -> str:
         shown = ", ".join(self.variables[:4]) + (f" and {len(self.variables) - 4} more" if self.variables[4:] else "")
         who = f"task {self.task!r} of thread {self.thread!r}" if self.task is not None else f"thread {self.thread!r}"
-        return f"{self.name}, in {who}, for {self.seconds:.3g} s\n  waits for a change of {shown}\n  at {self.where}"
+        return (
+            f"{self.name}, in {who}, for {_duration(self.seconds)}\n  waits for a change of {shown}\n  at {self.where}"
+        )
 
 
 class _Books:
     """The book that is open, or was last, and how many asked for it."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a signal handler may ask too
         self.users = 0
         self.last = Book()
         self.last.seconds = 0.0
 
 
 _books = _Books()
+os.register_at_fork(after_in_child=_books.lock._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 def enable() -> None:
@@ -188,10 +193,6 @@ def _record(name: str, tallies: list[Tally]) -> Record:
     for tally in tallies:
         for label, count in tally.causes.copy().items():
             causes[label] = causes.get(label, 0) + count
-    at_once = max(0, total("commits") - total("slow"))
-    seconds = total("slow_seconds")
-    if total("timed"):
-        seconds += total("timed_seconds") / total("timed") * at_once
     return Record(
         name,
         commits=total("commits"),
@@ -199,7 +200,7 @@ def _record(name: str, tallies: list[Tally]) -> Record:
         retries=total("retries"),
         extensions=total("extensions"),
         waits=total("waits"),
-        seconds=float(seconds),
+        seconds=float(total("seconds")),
         waited=float(total("waited")),
         failures=total("failures"),
         conflicts=_most_first(causes),
@@ -224,11 +225,14 @@ def variables() -> Mapping[str, VariableRecord]:
 
 def blocked() -> tuple[Blocked, ...]:
     """The transactions that sleep in `retry()` at this moment, longest first."""
-    frames = sys._current_frames()
+    waiters = list(clock.sleepers.copy())
+    frames = sys._current_frames()  # after that, so that they show who sleeps where it sleeps
     threads = {thread.ident: thread.name for thread in threading.enumerate()}
     now = time.monotonic()
     found = []
-    for waiter in list(clock.sleepers.copy()):
+    for waiter in waiters:
+        if waiter not in clock.sleepers:
+            continue  # it has just gone
         task = getattr(waiter, "task", None)
         lines = list(_lines_of_task(task) if task is not None else _lines_of_thread(frames.get(waiter.thread)))
         found.append(
@@ -256,22 +260,46 @@ def _lines_of_thread(frame: FrameType | None) -> Iterator[str]:
         frame = frame.f_back
 
 
+#: Where what can be awaited has its frame, and what it awaits itself: coroutines, generators, asynchronous generators.
+_LINKS = (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await"))
+
+
 def _lines_of_task(task: Any) -> Iterator[str]:
     """The lines at which the coroutines of a suspended task await each other, innermost first."""
-    frames = []
-    coroutine = task.get_coro()
-    while (frame := getattr(coroutine, "cr_frame", None)) is not None:
-        frames.append(frame)
-        coroutine = coroutine.cr_await
-    for frame in reversed(frames):
-        if not frame.f_code.co_filename.startswith(_OURS):
-            yield _line(frame)
+    frames: list[FrameType] = []
+    frame, awaited = _step(task.get_coro())
+    while frame is not None:
+        frames.insert(0, frame)
+        frame, awaited = _step(awaited)
+    theirs = [frame for frame in frames if not frame.f_code.co_filename.startswith(_OURS)]
+    if theirs:
+        yield from map(_line, theirs)
+        return
+    for frame in frames:
+        body: Any = frame.f_locals.get("fn")
+        body = getattr(body, "__wrapped__", body)
+        code = getattr(body, "__code__", None)
+        if code is not None:
+            yield _place(code, code.co_firstlineno, body.__globals__)
+            return
+
+
+def _step(awaited: Any) -> tuple[FrameType | None, Any]:
+    for frame_of, next_of in _LINKS:
+        frame = getattr(awaited, frame_of, None)
+        if frame is not None:
+            return frame, getattr(awaited, next_of)
+    return None, None
 
 
 def _line(frame: FrameType) -> str:
     code = frame.f_code
-    text = linecache.getline(code.co_filename, frame.f_lineno, frame.f_globals).strip()
-    return f"{code.co_filename}:{frame.f_lineno} in {code.co_name}" + (f": {text}" if text else "")
+    return _place(code, frame.f_lineno, frame.f_globals)
+
+
+def _place(code: CodeType, number: int, names: dict[str, Any]) -> str:
+    text = linecache.getline(code.co_filename, number, names).strip()
+    return f"{code.co_filename}:{number} in {code.co_name}" + (f": {text}" if text else "")
 
 
 def report(file: TextIO | None = None) -> None:
@@ -300,14 +328,15 @@ def _report() -> Iterator[str]:
     if not records:
         yield "No transactions were counted (with stm.stats.enabled(): ... counts them)."
     else:
-        yield f"Transactions in {seconds:.3g} s, the dearest first"
+        yield f"Transactions in {_duration(seconds)}, the dearest first"
         yield from _table([_HEAD, *map(_row, records)])
     culprits = list(variables().values())
     if culprits:
         yield ""
         yield "Where conflicts come from"
         aborts = sum(record.aborts for record in records)
-        yield from _table([("variable", "aborts", "share", "of"), *(_culprit(one, aborts) for one in culprits[:10])])
+        rows = [("variable", "aborts", "share", "of"), *(_culprit(one, aborts) for one in culprits[:10])]
+        yield from _table(rows, text=(0, 3))
         yield from _advice(records, culprits)
     sleeping = blocked()
     if sleeping:
@@ -335,10 +364,11 @@ def _row(record: Record) -> tuple[str, ...]:
 
 
 def _duration(seconds: float) -> str:
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds * 1e6:.3g} µs"
+    unit, number = "µs", seconds * 1e6
+    for larger, size in (("ms", 1e-3), ("s", 1.0)):
+        if seconds >= 0.9995 * size:
+            unit, number = larger, seconds / size
+    return f"{number:.3g} {unit}" if number < 999.5 else f"{number:.0f} {unit}"
 
 
 def _culprit(one: VariableRecord, aborts: int) -> tuple[str, ...]:
@@ -348,9 +378,12 @@ def _culprit(one: VariableRecord, aborts: int) -> tuple[str, ...]:
 
 def _advice(records: list[Record], culprits: list[VariableRecord]) -> Iterator[str]:
     """What to do, where more than one attempt in twenty is in vain."""
-    aborts, commits = sum(record.aborts for record in records), sum(record.commits for record in records)
-    if aborts < 0.05 * commits or aborts < 20:
+    aborts = sum(record.aborts for record in records)
+    if aborts < 0.05 * sum(one.aborts + one.commits + one.retries + one.failures for one in records):
         yield "Fewer than one attempt in twenty is in vain: nothing needs to be split."
+        return
+    if aborts < 20:
+        yield "Too few to say what should be split."
         return
     worst = culprits[0]
     yield (
@@ -361,13 +394,14 @@ def _advice(records: list[Record], culprits: list[VariableRecord]) -> Iterator[s
     )
 
 
-def _table(rows: list[tuple[str, ...]]) -> Iterator[str]:
+def _table(rows: list[tuple[str, ...]], text: tuple[int, ...] = (0,)) -> Iterator[str]:
+    """Rows under a head. Columns that are listed in `text` are flush left, others, which hold numbers, flush right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for number, row in enumerate(rows):
-        first, *rest = (
-            cell.ljust(width) if index == 0 else cell.rjust(width)
+        cells = (
+            cell.ljust(width) if index in text else cell.rjust(width)
             for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
-        yield "  ".join((first, *rest)).rstrip()
+        yield "  ".join(cells).rstrip()
         if number == 0:
             yield "  ".join("-" * width for width in widths)

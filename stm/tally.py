@@ -4,9 +4,9 @@ A thread counts in tallies of its own, so that counting is no conflict. They are
 `clock.book` refers to; it is None while statistics are off, and that is the one question that a transaction asks then.
 `stats.py` opens books and adds the accounts up.
 
-Counts are exact. Seconds are measured for every call that had to wait or to run again; of calls that succeed at once
-every sixteenth is timed, and each while they take long enough for that not to matter: the clock would otherwise be a
-tenth of a short transaction's cost.
+Counts are exact. Seconds are measured for every call that had to wait or to run again; of calls that end at once every
+sixteenth is timed, and stands for sixteen, and each while they take long enough for that not to matter: the clock would
+otherwise be a tenth of a short transaction's cost.
 
 An account belongs to a thread's identifier, which the operating system gives to another thread after this one has
 ended: that one goes on with the same account. So nothing is lost when threads end, and no more is kept than the most
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from stm.clock import Cell, clock
 
 if TYPE_CHECKING:
+    from stm.execution import Execution
     from stm.transaction import Transaction
 
 #: Calls that take no longer than this on average are timed one in `SAMPLE`.
@@ -31,6 +32,10 @@ SAMPLE = 16
 
 #: For transactions without a name, such as `tvar.update()` outside others.
 UNNAMED = "(unnamed)"
+
+#: So many variables are told apart in one tally, lest the addresses of short-lived ones pile up.
+MOST_CAUSES = 1000
+OTHERS = "(others)"
 
 
 class Tally:
@@ -60,23 +65,48 @@ class Tally:
         self.failures = 0
         self.waits = 0
         self.waited = 0.0
-        self.mask = SAMPLE - 1
-        self.timed = 0  # calls that committed at once, and were timed
+        self.mask = 0
+        self.timed = 0  # calls that ended at once, and were timed or stood for by one that was
         self.timed_seconds = 0.0
-        self.slow = 0  # calls that committed, but had to wait or to run again
+        self.slow = 0  # calls that had to wait or to run again
         self.slow_seconds = 0.0
         self.causes: dict[str, int] = {}
 
-    def time(self, began: float) -> None:
-        """A call that began then (on `perf_counter`) has just committed at its first attempt."""
-        self.timed += 1
-        self.timed_seconds += perf_counter() - began
+    @property
+    def seconds(self) -> float:
+        """How long all calls took together."""
+        if not self.timed:
+            return self.slow_seconds
+        at_once = max(0, self.commits + self.failures - self.slow)
+        return self.slow_seconds + self.timed_seconds / self.timed * at_once
+
+    def time(self, began: float, calls: int | None = None) -> None:
+        """A call that began then (on `perf_counter`) has just ended at its first attempt.
+
+        It stands for so many `calls`: by default, for those among which it was chosen by `mask`.
+        """
+        calls = calls or self.mask + 1
+        self.timed += calls
+        self.timed_seconds += (perf_counter() - began) * calls
         self.mask = SAMPLE - 1 if self.timed_seconds < self.timed * SHORT else 0
 
-    def time_slow(self, began: float, succeeded: bool) -> None:
+    def time_slow(self, began: float) -> None:
         """A call that began then has just ended, after more attempts than one."""
-        self.slow += succeeded
+        self.slow += 1
         self.slow_seconds += perf_counter() - began
+
+    def end(self, tx: Transaction, began: float, execution: Execution | None) -> None:
+        """A call that `stm.quick` has made, and that was counted, is over. `began` is 0 if it was not chosen."""
+        self.collect(tx)
+        if execution is not None:
+            self.time_slow(execution.began)
+        elif began:
+            self.time(began)
+
+    def collect(self, tx: Transaction) -> None:
+        """Count the extensions of an attempt that has just ended, before others use its descriptor."""
+        self.extensions += tx.extensions
+        tx.extensions = 0
 
     def end_wait(self, began: float) -> None:
         """A wait that began then is over."""
@@ -85,15 +115,23 @@ class Tally:
     def blame(self, reads: Mapping[Any, Cell]) -> None:
         """An attempt that had read this was aborted: note whose change was to blame."""
         self.aborts += 1
-        causes = self.causes
         for variable, cell in reads.items():
             if variable._cell is not cell:
-                label = label_of(variable)
-                causes[label] = causes.get(label, 0) + 1
+                self.accuse(variable)
+
+    def accuse(self, variable: object) -> None:
+        """This variable was the cause, or one of the causes, of an abort."""
+        causes, label = self.causes, label_of(variable)
+        if label not in causes and len(causes) >= MOST_CAUSES:
+            label = OTHERS
+        causes[label] = causes.get(label, 0) + 1
 
 
 def label_of(variable: Any) -> str:
-    """A variable in statistics: by its name if it has one."""
+    """A variable in statistics: by its name if it has one. What an attempt has read of arrays: by those arrays."""
+    arrays = getattr(variable, "arrays", None)
+    if arrays is not None:
+        return ", ".join(map(label_of, arrays)) or "elements of arrays"
     name = getattr(variable, "_name", None)
     return name if name is not None else f"{type(variable).__name__} at {id(variable):#x}"
 
@@ -134,5 +172,4 @@ def missed(tx: Transaction, variable: object) -> None:
     tally = tally_of(tx, "compare_and_set")
     if tally is not None:
         tally.aborts += 1
-        label = label_of(variable)
-        tally.causes[label] = tally.causes.get(label, 0) + 1
+        tally.accuse(variable)

@@ -81,8 +81,8 @@ MUTANTS = [
         "the clock is stored before the cells",
         "transaction.py",
         "                    first._cell, second._cell, clock.now = cell1, cell2, version\n",
-        "                    clock.now = version\n                    first._cell = cell1\n                    len(reads)\n"
-        "                    second._cell = cell2\n",
+        "                    clock.now = version\n                    first._cell = cell1\n"
+        "                    len(reads)\n                    second._cell = cell2\n",
         "test_opacity.py test_interruption.py",
     ),
     Mutant(
