@@ -14,16 +14,22 @@ from typing import Final, Literal
 from bench.results import BarOutcome, Figure, Result
 from bench.tables import count_of
 from bench.workloads import (
+    awaiting,
     compiled_call,
     compiled_transfer,
+    counters,
+    growth,
     hand_over,
     importing,
     long_body,
+    maps,
     memory,
     picture,
+    queues,
     read_set,
     routing,
     shared_clock,
+    stats_cost,
     transfer,
 )
 
@@ -137,6 +143,48 @@ BARS: Final = (
     ),
     Bar("memory of a TVar", "memory", memory.BYTES.name, "TVar", 200, "most"),
     Bar("import stm", "import", importing.NET.name, "import stm", 0.15, "most"),
+    *(
+        Bar(
+            f"queue, {queues.setting_of(pairs)}, TQueue / queue.Queue",
+            "queue",
+            queues.RATIO.name,
+            queues.to_other(queues.STM),
+            limit,
+            "least",
+            threads=2 * pairs,
+        )
+        for pairs, limit in ((1, 0.5), (4, 0.8))
+    ),
+    *(
+        Bar(
+            f"queue, {queues.in_batches(size)} / queue.Queue one by one",
+            "queue",
+            queues.RATIO.name,
+            queues.to_other(queues.in_batches(size)),
+            1,
+            "least",
+            threads=2,
+        )
+        for size in queues.BATCHES
+    ),
+    Bar("TMap, attempts aborted for keys of one's own", "map", maps.ABORTED.name, maps.STM, 5, "most", threads=2),
+    Bar(
+        "TCounter, aborted attempts",
+        "counter",
+        counters.ABORTS.name,
+        counters.STM,
+        0,
+        "most",
+        threads=counters.CROWD,
+        always=True,
+    ),
+    *(
+        Bar(f"time per operation on a {variant}, large / small", "growth", growth.RATIO.name, variant, 3, "most")
+        for variant in (growth.MAP, growth.QUEUE, growth.PRIORITY_QUEUE)
+    ),
+    Bar("asyncio, from a commit to the last of the tasks", "asyncio", awaiting.WOKEN.name, awaiting.STM, 2, "most"),
+    Bar("asyncio, memory kept after cancelled waits", "asyncio", awaiting.KEPT.name, awaiting.STM, 1, "most"),
+    Bar("transfer, statistics on / off", "statistics", stats_cost.RATIO.name, stats_cost.ON_OFF, 1.15, "most"),
     Bar(
         "transfer over TVars, beside the compiled tier / without it",
         "shared-clock",

@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--list", action="store_true", help="list the workloads and end")
-    parser.add_argument("--quick", action="store_true", help="fewer operations and repeats: a minute or two")
+    parser.add_argument("--quick", action="store_true", help="fewer operations and repeats: some three minutes")
     parser.add_argument(
         "--workload",
         action="append",

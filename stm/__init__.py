@@ -16,12 +16,6 @@ from stm.hooks import on_commit, on_rollback
 from stm.tvar import TVar, after, snapshot
 
 if TYPE_CHECKING:
-    import stm.aio as aio  # noqa: F401
-    import stm.collections as collections  # noqa: F401
-    import stm.compiled as compiled  # noqa: F401
-    import stm.guard as guard  # noqa: F401
-    import stm.stats as stats  # noqa: F401
-    import stm.sync as sync  # noqa: F401
     from stm.collections import TChannel, TCounter, TMap, TPriorityQueue, TQueue, TSet, TVector
     from stm.sync import TBarrier, TEvent, TLatch, TMVar, TPromise, TRWLock, TSemaphore
 

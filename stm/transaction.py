@@ -53,13 +53,14 @@ from stm.clock import (
     release,
     seconds_until,
     settle,
+    settled,
     unchanged,
     wait_for_exclusive,
 )
 from stm.errors import ReadOnlyViolation, TransactionRequired
 from stm.snapshot import Snapshot, cell_at, link, newest, trim
 from stm.tally import Book, Tally
-from stm.waiting import Waiter, wakes
+from stm.waiting import Waiter, wakes, waking
 
 in_one_call: Callable[[Any], None] = deque[Any](maxlen=0).extend
 
@@ -461,35 +462,14 @@ def store(variable: Any, value: object) -> None:
 
 
 def exchange(variable: Any, before: object, after: object) -> bool:
-    """Publish `after` as the variable's value, provided that its value is the very object `before`.
-
-    A transaction that reads and writes one variable, without what transactions keep for more.
+    """Publish `after` as the variable's value, provided that its value is the very object `before`; in any
+    circumstances (`TVar.compare_and_set` has the quick way).
     """
     while True:
-        answer: bool | None = None
-        try:
-            if not acquire(False):
-                acquire_politely()
-            old = variable._cell  # kept until the lock is free
-            if old[0] is before:
-                now = clock.now
-                version = now + 2
-                cell = (after, version, None)
-                if clock.now == now and clock.quiet:
-                    variable._cell, clock.now = cell, version
-                    answer = True
-            else:
-                answer = False
-        except BaseException:
-            try:
-                release()
-            except RuntimeError:
-                pass
-            raise
-        release()
-        if answer is not None:
-            return answer
-        if commit_any({variable: old}, {variable: after}, -1):
+        cell = settled(variable)
+        if cell[0] is not before:
+            return False
+        if commit_any({variable: cell}, {variable: after}, -1):
             return True
 
 
@@ -562,8 +542,7 @@ def publish(
         if clock.sleepers:
             woken = wakes(writes if arrays is None else chain(writes, arrays.written()))
         if woken:
-            marks = [(waiter, "woken", True) for waiter in woken]
-            steps = chain(steps, starmap(setattr, marks), map(call, [waiter.wake for waiter in woken]))
+            steps = chain(steps, waking(woken))
         if clock.now == now and clock.owner == owner:
             in_one_call(steps)
             if extras is not None and not extras.committed:

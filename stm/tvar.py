@@ -30,7 +30,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, NoReturn, ParamSpec, TypeVar
 
-from stm.clock import Cell, clock, settled
+from stm.clock import Cell, acquire, acquire_politely, clock, release, settled
 from stm.execution import Options, transact
 from stm.tally import missed
 from stm.transaction import descriptor, exchange, here, store
@@ -137,22 +137,47 @@ class TVar(Generic[T]):
             tx = here.tx
         except AttributeError:
             tx = descriptor()
-        if tx.writes is None:
-            if exchange(self, before, after):
-                return True
-            if clock.book is not None:
-                missed(tx, self)
-            return False
-        if self.get() is not before:
-            return False
-        self.set(after)
-        return True
+        if tx.writes is not None:
+            if self.get() is not before:
+                return False
+            self.set(after)
+            return True
+        # A transaction that reads and writes one variable, without what transactions keep for more: see `transaction`.
+        answer = None
+        try:
+            if not acquire(False):
+                acquire_politely()
+            old = self._cell  # kept until the lock is free
+            if old[0] is before:
+                now = clock.now
+                version = now + 2
+                cell = (after, version, None)
+                if clock.now == now and clock.quiet:
+                    self._cell, clock.now = cell, version
+                    answer = True
+            else:
+                answer = False
+        except BaseException:
+            try:
+                release()
+            except RuntimeError:
+                pass
+            raise
+        release()
+        if answer is None:
+            answer = exchange(self, before, after)
+        if not answer and clock.book is not None:
+            missed(tx, self)
+        return answer
 
     def peek(self) -> T:
         """The last committed value, even inside a transaction, and not recorded as a read: it may be out of date by
         the time of the commit, and next to other values it may be inconsistent.
         """
-        return settled(self)[0]  # type: ignore[no-any-return]
+        cell = self._cell
+        if cell[1] > clock.now:
+            cell = settled(self)
+        return cell[0]  # type: ignore[no-any-return]
 
     def _places(self) -> tuple[dict[Waiter, None]]:
         waiters = self._waiters

@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, filterfalse, repeat, starmap
 from operator import attrgetter, call
 from typing import Any
@@ -133,10 +133,13 @@ def wakes(variables: Iterable[Variable]) -> list[Waiter]:
     return asleep
 
 
-def _waking(woken: list[Waiter]) -> Iterator[object]:
-    """What is to be consumed in one call to wake them."""
+def waking(woken: Sequence[Waiter]) -> Iterator[object]:
+    """What is to be consumed in one call to wake them. They are sleepers no more, so that commits may be quick again
+    before the threads they wake get to run.
+    """
     marks = [(waiter, "woken", True) for waiter in woken]
-    return chain(starmap(setattr, marks), map(call, [waiter.wake for waiter in woken]))
+    leave = map(clock.sleepers.pop, woken, repeat(None))
+    return chain(starmap(setattr, marks), leave, map(call, [waiter.wake for waiter in woken]))
 
 
 def wake_all(variables: Iterable[Variable]) -> None:
@@ -144,7 +147,7 @@ def wake_all(variables: Iterable[Variable]) -> None:
     try:
         if not acquire(False):
             acquire_politely()
-        _in_one_call(_waking(wakes(variables)))
+        _in_one_call(waking(wakes(variables)))
     except BaseException:
         try:
             release()

@@ -332,10 +332,10 @@ MUTANTS = [
     Mutant(
         "on_commit hooks run inside the transaction's last breath",
         "quick.py",
-        "                    tx.writes = tx.reads = None\n                    rv, extras = tx.rv, tx.extras\n",
-        "                    rv, extras = tx.rv, tx.extras\n"
-        "                    if extras: run_hooks(extras)\n"
-        "                    tx.writes = tx.reads = None\n",
+        "                        tx.writes = tx.reads = None\n                        rv, extras = tx.rv, tx.extras\n",
+        "                        rv, extras = tx.rv, tx.extras\n"
+        "                        if extras: run_hooks(extras)\n"
+        "                        tx.writes = tx.reads = None\n",
         "test_hooks.py",
     ),
     # The compiled tier. (These take longer: each compiles all machine code anew.)
@@ -499,16 +499,16 @@ MUTANTS = [
     ),
     Mutant(
         "compare_and_set that compares nothing",
-        "transaction.py",
+        "tvar.py",
         "            if old[0] is before:\n",
         "            if True:\n",
         "test_tvar.py",
     ),
     Mutant(
         "compare_and_set amid a transaction that must not be disturbed, unseen by sleepers and snapshots",
-        "transaction.py",
-        "                if clock.now == now and clock.quiet:\n                    variable._cell,",
-        "                if clock.now == now:\n                    variable._cell,",
+        "tvar.py",
+        "                if clock.now == now and clock.quiet:\n",
+        "                if clock.now == now:\n",
         "test_tvar.py",
     ),
     Mutant(

@@ -20,6 +20,7 @@ from bench.results import BarOutcome, Result, from_document, to_document
 from bench.tables import as_text, table_of_bars
 from bench.workloads import compiled, compiled_call, compiled_transfer, routing, shared_clock
 from bench.workloads.compiled_transfer import LOCK, MAP, TO_LOCK, TO_PEERS, CompiledTransfer, setting_of
+from bench.workloads.neighbour import Neighbour
 
 pytestmark = pytest.mark.skipif(bool(compiled.lacking()), reason=compiled.lacking() or "-")
 
@@ -221,7 +222,7 @@ class TestSharedClock:
 
     def test_a_process_that_ends_is_reported(self, capfd: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(InvariantError, match="status 2"):
-            shared_clock.Neighbour("nonsense")
+            Neighbour(shared_clock.PROGRAM, "nonsense")
         assert "not an argument" in capfd.readouterr().err
 
     @pytest.mark.parametrize(("after", "verdict"), [((110.0, 90.0, 200.0), "met"), ((111.0, 90.0, 200.0), "MISSED")])

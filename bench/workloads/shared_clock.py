@@ -18,21 +18,17 @@ What to distrust:
 
 from __future__ import annotations
 
-import json
 import statistics
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from types import TracebackType
 from typing import Any, ClassVar, Final
 
-from bench.environment import ROOT, importable_here
 from bench.harness import InvariantError, Measurement, Plan, Point, Samples, Summary, Workload, ratios
 from bench.programs.clock_neighbour import ACCOUNTS, OPENING_BALANCE
 from bench.results import Chart, Figure, Quantity, Series, spread
 from bench.tables import number
 from bench.workloads import compiled
+from bench.workloads.neighbour import Neighbour
 
 SETTING: Final = "fresh processes, in turns"
 PAIR: Final = "transfer over TVars"
@@ -43,57 +39,10 @@ MIXED: Final = Quantity("time of a mixed transaction, one TVar and two elements"
 RATIO: Final = Quantity("time ratio", "", "lower")
 SUBJECT: Final = "with the compiled tier / without"
 
+PROGRAM: Final = "clock_neighbour"
 TURNS: Final = 20
 TRANSFERS: Final = 20_000
 MIXED_SHARE: Final = 4  # a mixed transaction takes some times as long
-
-
-class Neighbour:
-    """A process of `bench.programs.clock_neighbour`, as a context. `run` gives the seconds a transaction took."""
-
-    def __init__(self, *arguments: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.programs.clock_neighbour", *arguments],
-            cwd=ROOT,
-            env=importable_here(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-        )
-        try:
-            self._answer()  # it is ready
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-
-    def __enter__(self) -> Neighbour:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-    def run(self, operation: str, count: int) -> float:
-        """Seconds per transaction. `count` is rounded down to whole rounds."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{operation} {count}\n")
-        self._process.stdin.flush()
-        return float(self._answer()) / (count // ACCOUNTS * ACCOUNTS)
-
-    def end(self) -> Any:
-        """What the process holds at its end."""
-        out, _ = self._process.communicate()
-        return json.loads(out)
-
-    def _answer(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise InvariantError(f"a process ended before its time, with status {self._process.wait()}")
-        return line
 
 
 class SharedClock(Workload):
@@ -117,7 +66,7 @@ class SharedClock(Workload):
 
     def run(self, point: Point) -> Measurement:
         with ExitStack() as stack:
-            alone, beside = pair = [stack.enter_context(Neighbour(*which)) for which in ((), ("loaded",))]
+            alone, beside = pair = [stack.enter_context(Neighbour(PROGRAM, *which)) for which in ((), ("loaded",))]
             for one in pair:  # the interpreter has warmed up to the code
                 one.run("transfer", self.count)
             times: dict[Neighbour, list[float]] = {one: [] for one in pair}

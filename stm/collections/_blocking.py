@@ -14,7 +14,7 @@ from operator import index
 from queue import Empty, Full
 from typing import Any, Generic, NoReturn, TypeVar
 
-from stm import TransactionTimeout, TVar, atomically, retry, run
+from stm import TransactionTimeout, TVar, atomically, in_transaction, retry, run
 from stm.collections._tasks import Tasks
 
 if sys.version_info >= (3, 13):
@@ -25,7 +25,7 @@ else:
         """Raised by put and get of a queue that was shut down. (From Python 3.13 on this is `queue.ShutDown`.)"""
 
 
-__all__ = ["BlockingQueue", "Empty", "Full", "ShutDown", "check_timeout"]
+__all__ = ["BlockingQueue", "Empty", "Full", "ShutDown", "scoped"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -119,11 +119,12 @@ class BlockingQueue(Tasks, Generic[T]):
 
         Waits and raises as `put` does; `ValueError` at once if there are more than `maxsize`.
         """
-        if timeout is not None and block:
-            check_timeout(timeout)
+        alone = timeout is None or not block or not scoped(timeout)
         batch = tuple(items)
-        if batch:
+        if batch and alone:
             self._put_batch(batch, block, timeout)
+        elif batch:
+            within(timeout, Full, self._put, batch, block)
 
     def _put_batch(self, batch: tuple[T, ...], block: bool, timeout: float | None) -> None:
         within(timeout if block else None, Full, self._put, batch, block)
@@ -133,13 +134,14 @@ class BlockingQueue(Tasks, Generic[T]):
 
         Waits and raises as `get` does. `ValueError` if `limit` is less than 1.
         """
-        if timeout is not None and block:
-            check_timeout(timeout)
+        alone = timeout is None or not block or not scoped(timeout)
         if limit is None:
             limit = sys.maxsize
         elif index(limit) < 1:
             raise ValueError(f"get_many() takes a limit of at least 1, not {limit!r}; None takes all there are")
-        return self._get_batch(limit, block, timeout)
+        if alone:
+            return self._get_batch(limit, block, timeout)
+        return within(timeout, Empty, self._get_many, limit, block)
 
     def _get_batch(self, limit: int, block: bool, timeout: float | None) -> list[T]:
         return within(timeout if block else None, Empty, self._get_many, limit, block)
@@ -147,7 +149,7 @@ class BlockingQueue(Tasks, Generic[T]):
     def peek(self, block: bool = True, timeout: float | None = None) -> T:
         """The item that `get` would return, which stays where it is. Waits and raises as `get` does."""
         if timeout is not None and block:
-            check_timeout(timeout)
+            scoped(timeout)
         return within(timeout if block else None, Empty, self._peek, block)
 
     def qsize(self) -> int:
@@ -217,11 +219,16 @@ class BlockingQueue(Tasks, Generic[T]):
         )
 
 
-def check_timeout(timeout: float) -> None:
+def scoped(timeout: float) -> bool:
+    """Check a time limit. True inside a transaction, where an operation with a limit is always a scope of its own, also
+    if there is nothing to wait for: the scopes of one attempt would otherwise be taken for those of another, and
+    inherit the time they have left.
+    """
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
         raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
     if not timeout >= 0:
         raise ValueError("'timeout' must be a non-negative number")
+    return in_transaction()
 
 
 def within(timeout: float | None, error: type[Exception], body: Callable[..., R], *args: object) -> R:

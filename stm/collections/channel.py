@@ -32,7 +32,7 @@ from operator import index
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
 from stm import TVar, atomically, retry, snapshot
-from stm.collections._blocking import Empty, ShutDown, check_timeout, within
+from stm.collections._blocking import Empty, ShutDown, scoped, within
 
 __all__ = ["ChannelReader", "TChannel"]
 
@@ -123,8 +123,8 @@ class ChannelReader(Generic[T]):
         If there is none yet: wait, at most `timeout` seconds if that isn't None, then raise `Empty`; raise it at once
         if not `block`. `ShutDown` if there will be none. `ValueError` for a negative timeout.
         """
-        if timeout is not None and block:
-            check_timeout(timeout)
+        if timeout is not None and block and scoped(timeout):
+            return within(timeout, Empty, self._get_many, 1, block)[0]
         place = self._place.get()
         content = place[0].get()
         if content is not None and content is not _CLOSED:
@@ -144,7 +144,7 @@ class ChannelReader(Generic[T]):
         Waits and raises as `get` does. `ValueError` if `limit` is less than 1.
         """
         if timeout is not None and block:
-            check_timeout(timeout)
+            scoped(timeout)
         if limit is None:
             limit = max(1, self.qsize())  # so that it doesn't run after those who publish meanwhile
         elif index(limit) < 1:
@@ -169,7 +169,7 @@ class ChannelReader(Generic[T]):
     def peek(self, block: bool = True, timeout: float | None = None) -> T:
         """The item that `get` would return, without going on to the next. Waits and raises as `get` does."""
         if timeout is not None and block:
-            check_timeout(timeout)
+            scoped(timeout)
         return within(timeout if block else None, Empty, self._peek, block)
 
     @atomically

@@ -26,7 +26,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from stm import TVar, atomically
-from stm.collections._blocking import BlockingQueue, Empty, Full, ShutDown, check_timeout, within
+from stm.collections._blocking import BlockingQueue, Empty, Full, ShutDown, within
 
 __all__ = ["TPriorityQueue"]
 
@@ -52,9 +52,7 @@ class TPriorityQueue(BlockingQueue[T]):
         )
 
     def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:
-        if timeout is not None and block:
-            check_timeout(timeout)
-        self._put_batch((item,), block, timeout)
+        self.put_many((item,), block, timeout)
 
     def _put_batch(self, batch: tuple[T, ...], block: bool, timeout: float | None) -> None:
         for _ in range(ROUNDS):
@@ -76,9 +74,7 @@ class TPriorityQueue(BlockingQueue[T]):
         self._contents.set((_with(heap, batch), puts + len(batch), maxsize, closed))
 
     def get(self, block: bool = True, timeout: float | None = None) -> T:
-        if timeout is not None and block:
-            check_timeout(timeout)
-        (item,) = self._get_batch(1, block, timeout)
+        (item,) = self.get_many(1, block, timeout)
         return item
 
     def _get_batch(self, limit: int, block: bool, timeout: float | None) -> list[T]:

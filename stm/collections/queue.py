@@ -36,7 +36,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from stm import TVar, atomically, snapshot
-from stm.collections._blocking import BlockingQueue, Empty, Full, ShutDown, check_timeout, within
+from stm.collections._blocking import BlockingQueue, Empty, Full, ShutDown, scoped, within
 from stm.collections._runs import EMPTY, LONGEST, Line, Run, items_of, line_of, now, take
 
 __all__ = ["Empty", "Full", "ShutDown", "TQueue"]
@@ -63,8 +63,9 @@ class TQueue(BlockingQueue[T]):
     # Putting.
 
     def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:
-        if timeout is not None and block:
-            check_timeout(timeout)
+        if timeout is not None and block and scoped(timeout):
+            within(timeout, Full, self._put, (item,), block)
+            return
         back = self._back
         run = back.peek()  # should that not be what the transaction would see, then it is not replaced
         _, _, credit, base = run
@@ -112,8 +113,8 @@ class TQueue(BlockingQueue[T]):
     # Taking.
 
     def get(self, block: bool = True, timeout: float | None = None) -> T:
-        if timeout is not None and block:
-            check_timeout(timeout)
+        if timeout is not None and block and scoped(timeout):
+            return within(timeout, Empty, self._get_many, 1, block)[0]
         front = self._front
         line = front.peek()  # as above
         item, later = line

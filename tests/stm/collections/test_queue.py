@@ -3,6 +3,7 @@
 import copy
 import pickle
 import threading
+import time
 import weakref
 from collections import deque
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stm import TVar, atomically, check, in_transaction, or_else, run
-from stm.collections import Empty, Full, ShutDown, TQueue
+from stm.collections import Empty, Full, ShutDown, TPriorityQueue, TQueue
 from stm.collections import queue as queue_module
 from tests.support import Background, Once, asleep, elsewhere, together
 
@@ -937,3 +938,28 @@ def test_check_composes_with_the_size():
     for number in range(3):
         q.put(number)
     assert waiting.result() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("kind", [TQueue, TPriorityQueue], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("same", [True, False], ids=["the same queue", "another"])
+def test_a_timeout_inside_a_transaction_is_no_other_ones(kind, same):
+    """A wait that is over does not bequeath the time it took to the next wait of the same length."""
+    first, limit = kind(), 0.5
+    second = first if same else kind()
+
+    @atomically
+    def body():
+        item = first.get(timeout=limit)
+        try:
+            second.get(timeout=limit)
+        except Empty:
+            return item, time.monotonic()
+
+    waiting = Background(body)
+    asleep()
+    time.sleep(0.1)  # not to wait for something: some of the first limit is to pass
+    put = time.monotonic()
+    first.put("item")
+    item, ended = waiting.result()
+    assert item == "item"
+    assert ended - put >= limit
