@@ -89,7 +89,7 @@ def make(fn, options):
                             if not writes or commit(reads, writes, rv):
                                 if tally is not None:
                                     tally.commits += 1
-                                    if began or execution is not None or tx.extensions:
+                                    if began or tx.extensions:
                                         tally.end(tx, began, execution)
                                     tally = None
                                 return result
@@ -116,7 +116,7 @@ def make(fn, options):
                 if execution is None:
                     execution = Execution(options, tally)
                     if tally is not None:
-                        execution.began = began or execution.began
+                        execution.began = began = began or execution.began
                 execution.recover(failure)
                 if execution.is_special:
                     tally = None  # it counts itself

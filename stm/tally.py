@@ -4,9 +4,9 @@ A thread counts in tallies of its own, so that counting is no conflict. They are
 `clock.book` refers to; it is None while statistics are off, and that is the one question that a transaction asks then.
 `stats.py` opens books and adds the accounts up.
 
-Counts are exact. Seconds are measured for every call that had to wait or to run again; of calls that end at once every
-sixteenth is timed, and stands for sixteen, and each while they take long enough for that not to matter: the clock would
-otherwise be a tenth of a short transaction's cost.
+Counts are exact. Seconds are measured for every call that had to wait or to run again. Of calls that end at once one in
+`SAMPLE` is timed, and stands for as many; each is, while they take long enough for that not to matter. (The clock would
+otherwise be a tenth of a short transaction's cost.)
 
 An account belongs to a thread's identifier, which the operating system gives to another thread after this one has
 ended: that one goes on with the same account. So nothing is lost when threads end, and no more is kept than the most
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 #: Calls that take no longer than this on average are timed one in `SAMPLE`.
 SHORT = 5e-5
-SAMPLE = 16
+SAMPLE = 64
 
 #: For transactions without a name, such as `tvar.update()` outside others.
 UNNAMED = "(unnamed)"
