@@ -5,7 +5,7 @@ EXTRA ?= dev
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready-$(EXTRA)
 
-.PHONY: help run test suite lint bench mutants wheel clean
+.PHONY: help run test suite lint bench mutants docs wheel clean
 
 help:
 	@echo "make run      index the standard library by transactions, then the quick benchmarks"
@@ -13,13 +13,14 @@ help:
 	@echo "make suite    the test suite alone (PYTHON=python3.14t VENV=.venv-3.14t EXTRA=test for another interpreter)"
 	@echo "make bench    all benchmarks, some minutes"
 	@echo "make mutants  break the protocol on purpose, defect by defect, and see a test fail each time"
+	@echo "make docs     build the documentation in site/ (start with site/index.html)"
 	@echo "make wheel    build the distribution, and try it in an empty environment"
 
-$(READY): pyproject.toml
+$(VENV)/.ready-%: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "$(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.13 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRA)]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	@touch $@
 
 run: $(READY)
@@ -42,6 +43,9 @@ suite: $(READY)
 mutants: $(READY)
 	$(BIN)/python -m tests.mutants
 
+docs: $(VENV)/.ready-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 wheel: $(READY)
 	rm -rf dist build/empty
 	$(BIN)/python -m build
@@ -50,4 +54,4 @@ wheel: $(READY)
 	cd build && empty/bin/python -c "import stm, hive_task; x = stm.TVar(1); print('the wheel works:', stm.run(x.update, abs))"
 
 clean:
-	rm -rf .venv* build dist reports .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv* build dist reports site .pytest_cache .mypy_cache .ruff_cache

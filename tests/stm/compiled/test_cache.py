@@ -76,6 +76,29 @@ def test_what_has_no_fingerprint_or_no_file_is_compiled_all_the_same(tmp_path):
     assert compiled.transaction(scope["one"])(compiled.TArray([3])) == 3
 
 
+def test_what_transactions_are_written_with_has_a_fingerprint():
+    from stm import BlockedForever, check, compiled, or_else, retry
+    from stm.compiled import cache
+
+    def take(array, i):
+        check(array[i] > 0)
+        array[i] -= 1
+        if array[i] > 100:
+            retry()
+
+    transaction = compiled.transaction(take)
+
+    def both(array):
+        transaction(array, 0)
+        transaction(array, 1)
+
+    def name_them():
+        return BlockedForever, or_else
+
+    assert len({cache.fingerprint(each) for each in (take, both, name_them)}) == 3
+    assert cache.kernel_cache(take, "x") is not None
+
+
 def test_plain_import_brings_in_neither_numpy_nor_numba_and_the_tier_no_numba():
     source = """
 import sys, stm
