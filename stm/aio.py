@@ -38,9 +38,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial, update_wrapper
 from operator import call, methodcaller
 from typing import Any, ParamSpec, TypeVar, overload
@@ -171,8 +170,11 @@ async def _wait(reads: dict[Any, Cell], deadline: float | None, name: str | None
     woken = loop.create_future()
     bell = Bell.of(loop)
     waiter = timer = None
+    withdrawal: Iterator[None] = iter(())
     try:
         waiter = TaskWaiter(bell.wake(woken), reads, name)
+        waiter.places.append(bell.waiters)  # so that it leaves them all by one C call
+        withdrawal = waiter.withdrawal()
         bell.waiters[waiter] = None
         if not waiter.register(reads):
             return True
@@ -181,12 +183,14 @@ async def _wait(reads: dict[Any, Cell], deadline: float | None, name: str | None
         await woken
         return not unchanged(reads)
     finally:
-        if waiter is not None:
-            waiter.withdraw()
-            waiter.tidy()
-        if timer is not None:
-            timer.cancel()
-        bell.leave(waiter)
+        in_one_call(withdrawal)
+        try:
+            if timer is not None:
+                timer.cancel()
+            if waiter is not None:
+                waiter.tidy()
+        finally:
+            bell.leave()
 
 
 def _resolve(future: asyncio.Future[None]) -> None:
@@ -205,12 +209,11 @@ class Bell:
     A bell lives as long as tasks of the loop wait. `_bells` holds them by loop.
     """
 
-    __slots__ = ("__weakref__", "_reader", "_writer", "loop", "ring", "thread", "waiters", "woken")
+    __slots__ = ("__weakref__", "_reader", "_writer", "loop", "ring", "waiters", "woken")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.thread = threading.get_ident()
-        self.waiters: dict[TaskWaiter, None] = {}
+        self.waiters: dict[Waiter, None] = {}
         self.woken: deque[asyncio.Future[None]] = deque()
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
@@ -221,15 +224,18 @@ class Bell:
         """The bell of the running loop, hung up if need be."""
         bell = _bells.get(loop)
         if bell is None:
-            for abandoned in [other for other in list(_bells) if other.is_closed()]:
-                _bells[abandoned].abandon()
+            for other in list(_bells.values()):
+                if other.loop.is_closed():
+                    other.abandon()
             bell = Bell(loop)
             try:
                 loop.add_reader(bell._reader, bell._answer)
+                _bells[loop] = bell
             except BaseException:
+                _bells.pop(loop, None)
+                loop.remove_reader(bell._reader)
                 bell._close()
                 raise
-            _bells[loop] = bell
         return bell
 
     def wake(self, future: asyncio.Future[None]) -> Callable[[], object]:
@@ -242,26 +248,27 @@ class Bell:
 
     def _answer(self) -> None:
         """Called by the loop when the bell has rung."""
-        try:
-            os.read(self._reader, 512)
-        except BlockingIOError:
-            pass
+        # The byte is taken last: should an exception strike before, the loop finds it, and calls again. And one byte
+        # only: whoever rings from here on has written another.
         self._arm()
         woken = self.woken
         for _ in range(len(woken)):
-            _resolve(woken.popleft())
+            _resolve(woken[0])
+            woken.popleft()
+        os.read(self._reader, 1)
 
-    def leave(self, waiter: TaskWaiter | None) -> None:
+    def leave(self) -> None:
         """One who waited does so no longer. The last one takes the bell down."""
-        if waiter is not None:
-            self.waiters.pop(waiter, None)
         if self.waiters:
             return
-        if threading.get_ident() != self.thread and not self.loop.is_closed():
-            # A coroutine that was never finished died in another thread: the loop's own must decide.
-            self.loop.call_soon_threadsafe(self.leave, waiter)
-        elif _bells.get(self.loop) is self:
-            del _bells[self.loop]
+        if asyncio._get_running_loop() is self.loop or self.loop.is_closed():
+            self._take_down()
+        else:
+            # A coroutine that was never finished died elsewhere: the loop itself must decide.
+            self.loop.call_soon_threadsafe(self._take_down)
+
+    def _take_down(self) -> None:
+        if not self.waiters and _bells.get(self.loop) is self and _bells.pop(self.loop, None) is self:
             if not self.loop.is_closed():
                 self.loop.remove_reader(self._reader)
             self._close()
@@ -276,10 +283,9 @@ class Bell:
     def _close(self) -> None:
         # A committer that has found a waiter just before it withdrew may still be about to ring, under the commit lock.
         self.ring = bool
-        acquire()
-        release()
-        os.close(self._reader)
-        os.close(self._writer)
+        steps: tuple[Callable[[], object], ...] = (acquire, release)
+        in_one_call(map(call, steps))
+        in_one_call(map(os.close, (self._reader, self._writer)))
 
 
 _bells: dict[asyncio.AbstractEventLoop, Bell] = {}

@@ -78,6 +78,8 @@ class Options:
                 raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
             if timeout != timeout or timeout < 0:
                 raise ValueError(f"timeout must not be negative or NaN, got {timeout!r}; None waits without limit")
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"name must be a string or None, not {name!r}")
         if read_only and irrevocable:
             raise ValueError(
                 "read_only=True and irrevocable=True exclude each other: a read-only transaction never needs to be "
@@ -490,12 +492,13 @@ def in_scope(tx: Transaction, read_only: bool, fn: Callable[..., Any], args: Arg
 def deadline_of_scope(tx: Transaction, options: Options, fn: Callable[..., Any]) -> float:
     """When a nested scope's time is up: counted from its first entry, in whichever attempt that was.
 
-    Scopes are told apart by their code, their limit, and their order of entry: the function itself, and its options,
-    may well be made anew in each attempt.
+    Scopes are told apart by their code (a method's also by its object), their limit, and their order of entry: the
+    function itself, and its options, may well be made anew in each attempt.
     """
     assert options.timeout is not None
     extras = tx.more()
-    kind = (getattr(fn, "__code__", fn), options.timeout)
+    what = fn if isinstance(fn, MethodType) else getattr(fn, "__code__", fn)
+    kind = (what, options.timeout)
     ordinal = extras.entered[kind] = extras.entered.get(kind, 0) + 1
     return extras.deadlines.setdefault((kind, ordinal), time.monotonic() + options.timeout)
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from stm.clock import clock
 from stm.execution import Ended, Execution, Options, conclude, ends_call, nest, run_hooks
-from stm.tally import Tally, open_account
+from stm.tally import new_tally, open_account
 from stm.transaction import commit, descriptor, here
 
 __all__ = ["quick"]
@@ -30,7 +30,6 @@ __all__ = ["quick"]
 _NEEDS = (
     Ended,
     Execution,
-    Tally,
     clock,
     commit,
     conclude,
@@ -38,6 +37,7 @@ _NEEDS = (
     ends_call,
     here,
     nest,
+    new_tally,
     open_account,
     perf_counter,
     run_hooks,
@@ -61,7 +61,7 @@ def make(fn, options):
             try:
                 tally = tx.tallies[options.name]
             except KeyError:
-                tally = tx.tallies[options.name] = Tally()
+                tally = new_tally(tx, options.name)
             began = 0.0 if tally.commits & tally.mask else perf_counter()
         try:
             while True:
@@ -106,9 +106,9 @@ def make(fn, options):
                                 return result
                 finally:
                     if extras is not None:
-                        if tally is not None:
-                            tally.collect(tx)
                         try:
+                            if tally is not None:
+                                tally.collect(tx)
                             run_hooks(extras)
                         except BaseException:
                             run_hooks(extras)  # those that an exception from outside has left

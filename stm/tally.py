@@ -4,9 +4,10 @@ A thread counts in tallies of its own, so that counting is no conflict. They are
 `clock.book` refers to; it is None while statistics are off, and that is the one question that a transaction asks then.
 `stats.py` opens books and adds the accounts up.
 
-Counts are exact. Seconds are measured for every call that had to wait or to run again. Of calls that end at once one in
-`SAMPLE` is timed, and stands for as many; each is, while they take long enough for that not to matter. (The clock would
-otherwise be a tenth of a short transaction's cost.)
+Counts are exact, except for a call that Ctrl-C or the like strikes in the instant of its commit. Seconds are measured
+for every call that had to wait or to run again. Of calls that end at once one in `SAMPLE` is timed, and stands for as
+many; each is, while they take long enough for that not to matter. (The clock would otherwise be a tenth of a short
+transaction's cost.)
 
 An account belongs to a thread's identifier, which the operating system gives to another thread after this one has
 ended: that one goes on with the same account. So nothing is lost when threads end, and no more is kept than the most
@@ -33,8 +34,9 @@ SAMPLE = 64
 #: For transactions without a name, such as `tvar.update()` outside others.
 UNNAMED = "(unnamed)"
 
-#: So many variables are told apart in one tally, lest the addresses of short-lived ones pile up.
+#: So many variables are told apart in one tally, and so many names in one thread, lest short-lived ones pile up.
 MOST_CAUSES = 1000
+MOST_NAMES = 10_000
 OTHERS = "(others)"
 
 
@@ -129,11 +131,12 @@ class Tally:
 
 def label_of(variable: Any) -> str:
     """A variable in statistics: by its name if it has one. What an attempt has read of arrays: by those arrays."""
-    arrays = getattr(variable, "arrays", None)
-    if arrays is not None:
-        return ", ".join(map(label_of, arrays)) or "elements of arrays"
+    if not hasattr(variable, "_name"):
+        arrays = getattr(variable, "arrays", None)
+        if arrays is not None:
+            return ", ".join(map(label_of, arrays)) or "elements of arrays"
     name = getattr(variable, "_name", None)
-    return name if name is not None else f"{type(variable).__name__} at {id(variable):#x}"
+    return str(name) if name is not None else f"{type(variable).__name__} at {id(variable):#x}"
 
 
 class Book:
@@ -162,9 +165,14 @@ def tally_of(tx: Transaction, name: str | None) -> Tally | None:
     if tx.book is not book:
         open_account(tx, book)
     tally = tx.tallies.get(name)
-    if tally is None:
-        tally = tx.tallies[name] = Tally()
-    return tally
+    return new_tally(tx, name) if tally is None else tally
+
+
+def new_tally(tx: Transaction, name: str | None) -> Tally:
+    """The tally for a name that the thread has not counted before; that of all others once there are very many."""
+    if len(tx.tallies) >= MOST_NAMES:
+        name = OTHERS
+    return tx.tallies.setdefault(name, Tally())
 
 
 def missed(tx: Transaction, variable: object) -> None:

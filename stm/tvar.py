@@ -220,6 +220,11 @@ class Timer(TVar[bool]):
     if not TYPE_CHECKING:
         value = property(get, TVar.set, doc="True once the time is up.")
 
+    def compare_and_set(self, before: bool, after: bool) -> bool:
+        if descriptor().writes is None:
+            return transact(_PLAIN, self.compare_and_set, (before, after), {})  # type: ignore[no-any-return]
+        return super().compare_and_set(before, after)
+
     def peek(self) -> bool:
         return time.monotonic() >= self._due or super().peek()
 

@@ -5,8 +5,9 @@ a round, outside any transaction, in one of the threads; if it raises, the barri
 at once: who comes early for the next round is not counted in this one. A thread that gives up, because its time is up
 or because an exception interrupts its wait, breaks the barrier, and the others get `BrokenBarrierError`.
 
-That last is the one difference from `threading.Barrier`, where only a timeout breaks it, and the others wait for ever
-for a thread that was interrupted. (`java.util.concurrent.CyclicBarrier` breaks.) Once all have arrived, a round is
+That last is a difference from `threading.Barrier`, where only a timeout breaks it, and the others wait for ever for a
+thread that was interrupted. (`java.util.concurrent.CyclicBarrier` breaks.) Another: `reset` and `abort` don't wait for
+an action that is running, they break its round. Once all have arrived, a round is
 decided by its action alone, and nobody's time limit breaks it any more; in this the two agree.
 
 `wait` is two transactions by nature, to arrive and to leave. Inside a transaction its arrival could never be seen, so

@@ -44,19 +44,29 @@ RuntimeError: <TRWLock 'left' writing> is held by this very thread: to acquire i
 from __future__ import annotations
 
 import time
-from threading import get_ident
+from threading import local
 from types import TracebackType
 from typing import NamedTuple
 
 from stm import TransactionTimeout, TVar, in_transaction
 from stm.sync._synchronizer import WAIT, Synchronizer, Waits, seconds
 
+_here = local()
+
+
+def _this_thread() -> object:
+    try:
+        token: object = _here.token
+    except AttributeError:
+        token = _here.token = object()
+    return token
+
 
 class Holder(NamedTuple):
     """One acquisition: the hold, and the thread that asks for it. Told apart by identity."""
 
     hold: Hold
-    thread: int
+    thread: object  # stands for it; its identifier could be another's by the time it is looked at
 
 
 class State(NamedTuple):
@@ -120,7 +130,7 @@ class Hold:
 
         `TransactionTimeout` if it takes longer than the time limit; `RuntimeError` if the thread waited for itself.
         """
-        me = Holder(self, get_ident())
+        me = Holder(self, _this_thread())
         self._refuse_to_wait_for_itself(me)
         try:
             if in_transaction():
@@ -174,8 +184,7 @@ class Hold:
         """Let go of the lock, in whichever thread. `RuntimeError` if this hold is not acquired."""
         self._lock._revise(self._lock._state, "release", None, _released, self)
 
-    def __enter__(self) -> None:
-        self.acquire()
+    __enter__ = acquire
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -9,7 +9,7 @@ import weakref
 
 import pytest
 
-from stm import ReadOnlyViolation, TVar, atomically, check, in_transaction, run
+from stm import ReadOnlyViolation, TVar, after, atomically, check, in_transaction, run
 from stm.clock import clock
 from tests.support import Background, asleep, elsewhere, together, until
 
@@ -204,3 +204,10 @@ def test_compare_and_set_waits_for_an_exclusive_transaction():
 
     run(body, irrevocable=True).result()
     assert order == ["body", "set"]
+
+
+def test_compare_and_set_of_a_timer_agrees_with_get():
+    over = after(0)
+    assert over.get() is True
+    assert over.compare_and_set(False, False) is False
+    assert over.compare_and_set(True, True) is True

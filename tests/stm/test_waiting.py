@@ -589,3 +589,33 @@ def test_an_after_that_nobody_awaits_costs_nothing():
     for _ in range(1000):
         after(3600)
     assert threading.active_count() == before
+
+
+def test_a_method_of_another_object_does_not_inherit_a_time_limit():
+    """Two objects, one method: the second is first waited for in the second attempt, with all of its time."""
+
+    class Box:
+        def __init__(self):
+            self.item = TVar(None)
+
+        def take(self):
+            check(self.item.value)
+
+        def get(self):
+            return run(self.take, timeout=0.3)
+
+    first, second, swapped = Box(), Box(), TVar(False)
+
+    @atomically
+    def body():
+        try:
+            (second if swapped.value else first).get()
+        except TransactionTimeout:
+            return time.monotonic()
+
+    waiting = Background(body)
+    asleep()
+    time.sleep(0.1)  # not to wait for something: some of the first limit is to pass
+    changed = time.monotonic()
+    swapped.value = True
+    assert waiting.result() - changed >= 0.3
