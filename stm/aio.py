@@ -100,13 +100,15 @@ async def run(
     timeout: float | None = None,
     read_only: bool = False,
     irrevocable: bool = False,
+    name: str | None = None,
 ) -> R:
     """Call the plain function `fn(*args)` once as a transaction, and await it. The options are `stm.atomically`'s.
 
     Anything that waits by `retry` may be awaited so: `await aio.run(queue.get)`.
     """
     check_function("aio.run", fn)
-    name = getattr(fn, "__qualname__", None)
+    if name is None:
+        name = getattr(fn, "__qualname__", None)
     result: R = await _transact(Options(timeout, read_only, irrevocable, name), fn, args, {})
     return result
 

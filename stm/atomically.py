@@ -139,6 +139,7 @@ def run(
     timeout: float | None = None,
     read_only: bool = False,
     irrevocable: bool = False,
+    name: str | None = None,
 ) -> R:
     """Call `fn(*args)` once as a transaction, with the options of `atomically`.
 
@@ -148,7 +149,8 @@ def run(
     2
     """
     check_function("run", fn)
-    name = getattr(fn, "__qualname__", None)
+    if name is None:
+        name = getattr(fn, "__qualname__", None)
     result: R = transact(Options(timeout, read_only, irrevocable, name), fn, args, {})
     return result
 

@@ -166,5 +166,6 @@ def _specialised(fn: Callable[..., Any], options: Options) -> Any:
         listed = ", ".join(names)
         make = _made[names] = _compile(listed, listed, f"({listed}{',' if names else ''})", "{}")
     transaction = make(fn, options)
-    transaction.__defaults__ = fn.__defaults__
+    if fn.__defaults__ is not None:  # (without a GIL, to assign them stops all threads for a moment)
+        transaction.__defaults__ = fn.__defaults__
     return transaction

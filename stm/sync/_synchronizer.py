@@ -14,13 +14,12 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, Concatenate, Final, Literal, NoReturn, ParamSpec, SupportsIndex, TypeVar
+from typing import Any, Final, Literal, NoReturn, SupportsIndex, TypeVar
 
-from stm import TVar, atomically, check, in_transaction
+from stm import TVar, check, in_transaction, run
 
 S = TypeVar("S")
 R = TypeVar("R")
-P = ParamSpec("P")
 
 #: Attempts without a transaction before one is made.
 ROUNDS = 4
@@ -49,9 +48,8 @@ class Synchronizer:
         state: TVar[S],
         operation: str,
         timeout: float | None,
-        f: Callable[Concatenate[S, P], S | Waits],
-        *args: P.args,
-        **kwargs: P.kwargs,
+        f: Callable[..., S | Waits],
+        *args: object,
     ) -> S:
         """Replace the state by `f(state, *args)`, as soon as that is not `WAIT`; returns the state before.
 
@@ -60,19 +58,16 @@ class Synchronizer:
         if timeout is None or not in_transaction():
             for _ in range(ROUNDS):
                 before = state.get()
-                after = f(before, *args, **kwargs)
+                after = f(before, *args)
                 if after is WAIT:
                     break
                 if after is before or state.compare_and_set(before, after):
                     return before
-        return self._transact(operation, timeout, _Step(state, f), *args, **kwargs)  # type: ignore[no-any-return]
+        return self._transact(operation, timeout, _Step(state, f), *args)  # type: ignore[no-any-return]
 
-    def _transact(
-        self, operation: str, timeout: float | None, body: Callable[P, R], *args: P.args, **kwargs: P.kwargs
-    ) -> R:
+    def _transact(self, operation: str, timeout: float | None, body: Callable[..., R], *args: object) -> R:
         """Run `body(*args)` as a transaction that bears the name of this object and of its operation."""
-        name = f"{self._name or type(self).__name__}.{operation}"
-        return atomically(timeout=timeout, name=name)(body)(*args, **kwargs)
+        return run(body, *args, timeout=timeout, name=f"{self._name or type(self).__name__}.{operation}")
 
     def _describe(self, state: object) -> str:
         name = "" if self._name is None else f" {self._name!r}"
@@ -98,9 +93,9 @@ class _Step:
         self._state = state
         self._f = f
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any) -> Any:
         before = self._state.get()
-        after = self._f(before, *args, **kwargs)
+        after = self._f(before, *args)
         check(after is not WAIT)
         if after is not before:
             self._state.set(after)
