@@ -13,7 +13,7 @@ from stm.errors import (
     TransactionTimeout,
 )
 from stm.hooks import on_commit, on_rollback
-from stm.tvar import TVar, after, snapshot
+from stm.tvar import TVar, after, exchange, snapshot
 
 if TYPE_CHECKING:
     from stm.collections import TChannel, TCounter, TMap, TPriorityQueue, TQueue, TSet, TVector
@@ -44,6 +44,7 @@ __all__ = [
     "after",
     "atomically",
     "check",
+    "exchange",
     "in_transaction",
     "on_commit",
     "on_rollback",

@@ -40,7 +40,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, repeat, starmap, takewhile
-from operator import call, is_not
+from operator import call, is_, is_not
 from typing import Any, Final, NoReturn, Protocol
 
 from stm.clock import (
@@ -461,16 +461,41 @@ def store(variable: Any, value: object) -> None:
         commit_any({}, {variable: value}, clock.now)
 
 
-def exchange(variable: Any, before: object, after: object) -> bool:
-    """Publish `after` as the variable's value, provided that its value is the very object `before`; in any
-    circumstances (`TVar.compare_and_set` has the quick way).
-    """
+Changes = Sequence[tuple[Any, Any, Any]]
+
+
+def exchange_any(changes: Changes) -> bool:
+    """Outside a transaction: set variables to new values, provided that each has the old one that is named with it."""
     while True:
-        cell = settled(variable)
-        if cell[0] is not before:
-            return False
-        if commit_any({variable: cell}, {variable: after}, -1):
+        cells = {}
+        for variable, before, _ in changes:
+            cell = cells[variable] = settled(variable)
+            if cell[0] is not before:
+                return False
+        if commit_any(cells, {variable: after for variable, _, after in changes}, -1):
             return True
+
+
+def exchange_within(tx: Transaction, changes: Changes) -> bool:
+    """The same inside a transaction, in one C call: what runs uninvited can't come between the look and the writing."""
+    writes = tx.writes
+    assert writes is not None
+    for variable, before, _ in changes:
+        if variable.get() is not before:
+            return False
+        if tx.scope is not None:
+            tx.scope.note(writes, variable)
+    if len(changes) == 1:
+        (variable, _, after) = changes[0]
+        if variable not in writes:
+            return writes.setdefault(variable, after) is after
+    befores = [before for _, before, _ in changes]
+    now = map(writes.get, [variable for variable, _, _ in changes], befores)
+    new = {variable: after for variable, _, after in changes}
+    done: list[bool] = []
+    writing: Iterator[object] = chain(map(writes.update, (new,)), map(done.append, (True,)))
+    in_one_call(takewhile(partial(is_not, False), chain(map(is_, now, befores), writing)))
+    return bool(done)
 
 
 def commit_any(

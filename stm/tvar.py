@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, NoReturn,
 from stm.clock import Cell, acquire, acquire_politely, clock, release, settled
 from stm.execution import Options, transact
 from stm.tally import missed
-from stm.transaction import descriptor, exchange, here, store
+from stm.transaction import descriptor, exchange_any, exchange_within, here, store
 from stm.waiting import Waiter
 
 T = TypeVar("T")
@@ -110,17 +110,20 @@ class TVar(Generic[T]):
             raise TypeError(f"TVar.update() takes a function of the value, not {f!r}; use set() to assign a value")
         if descriptor().writes is None:
             return transact(_PLAIN, self.update, (f, *args), kwargs)  # type: ignore[no-any-return]
-        value = f(self.get(), *args, **kwargs)
-        self.set(value)
-        return value
+        while True:
+            before = self.get()
+            value = f(before, *args, **kwargs)
+            if self.compare_and_set(before, value):  # else a signal handler or finalizer was here meanwhile
+                return value
 
     def swap(self, value: T) -> T:
         """Replace the value, and return the old one."""
         if descriptor().writes is None:
             return transact(_PLAIN, self.swap, (value,), {})  # type: ignore[no-any-return]
-        old = self.get()
-        self.set(value)
-        return old
+        while True:
+            old = self.get()
+            if self.compare_and_set(old, value):
+                return old
 
     def compare_and_set(self, before: T, after: T) -> bool:
         """Replace the value by `after` if it is the very object `before`, not merely an equal one. True if it was.
@@ -138,10 +141,7 @@ class TVar(Generic[T]):
         except AttributeError:
             tx = descriptor()
         if tx.writes is not None:
-            if self.get() is not before:
-                return False
-            self.set(after)
-            return True
+            return exchange_within(tx, ((self, before, after),))
         # A transaction that reads and writes one variable, without what transactions keep for more: see `transaction`.
         answer = None
         try:
@@ -165,7 +165,7 @@ class TVar(Generic[T]):
             raise
         release()
         if answer is None:
-            answer = exchange(self, before, after)
+            answer = exchange_any(((self, before, after),))
         if not answer and clock.book is not None:
             missed(tx, self)
         return answer
@@ -250,6 +250,24 @@ def after(seconds: float) -> TVar[bool]:
     if limit is None:
         raise TypeError("after() takes a number of seconds, not None")
     return Timer(time.monotonic() + limit)
+
+
+def exchange(*changes: tuple[TVar[Any], Any, Any]) -> bool:
+    """Multi-word compare-and-set: with changes `(tvar, before, after)`, set each variable to its `after`, provided that
+    each one's value is the very object `before`. True if they were, else nothing is done.
+
+    This is one step also for a signal handler or a finalizer that uses the same variables: it comes before or after.
+    So who computes new values from old ones, and may be interrupted by such code, gets, computes, exchanges, and starts
+    over if that fails. The variables must be different.
+
+    >>> from stm import TVar, exchange
+    >>> x, y = TVar((1,)), TVar(())
+    >>> one, none = x.get(), y.get()
+    >>> exchange((x, one, none), (y, none, one)), exchange((x, one, (2,)), (y, one, ())), x.get(), y.get()
+    (True, False, (), (1,))
+    """
+    tx = descriptor()
+    return exchange_any(changes) if tx.writes is None else exchange_within(tx, changes)
 
 
 def snapshot(*tvars: Any) -> tuple[Any, ...]:

@@ -325,7 +325,7 @@ MUTANTS = [
     Mutant(
         "nested time limits start anew in each attempt",
         "execution.py",
-        '    kind = (getattr(fn, "__code__", fn), options.timeout)\n',
+        "    kind = (what, options.timeout)\n",
         "    kind = (options, options.timeout)\n",
         "test_uninvited.py",
     ),
@@ -522,9 +522,10 @@ MUTANTS = [
         "event loop: the bell is armed only after the woken were looked up",
         "aio.py",
         "        self._arm()\n        woken = self.woken\n        for _ in range(len(woken)):\n"
-        "            _resolve(woken.popleft())\n",
+        "            _resolve(woken[0])\n            woken.popleft()\n        os.read(self._reader, 1)\n",
         "        woken = self.woken\n        for _ in range(len(woken)):\n"
-        "            _resolve(woken.popleft())\n        self._arm()\n",
+        "            _resolve(woken[0])\n            woken.popleft()\n        os.read(self._reader, 1)\n"
+        "        self._arm()\n",
         "test_aio.py",
     ),
     Mutant(
@@ -537,21 +538,21 @@ MUTANTS = [
     Mutant(
         "event loop: a cancelled wait leaves its waiter",
         "aio.py",
-        "            waiter.withdraw()\n            waiter.tidy()\n",
+        "        in_one_call(withdrawal)\n",
         "",
         "test_aio.py",
     ),
     Mutant(
         "event loop: the tables of many waiters are kept",
         "aio.py",
-        "            waiter.tidy()\n",
-        "",
+        "                waiter.tidy()\n",
+        "                pass\n",
         "test_aio.py",
     ),
     Mutant(
         "event loop: the bell is closed while a committer may be ringing it",
         "aio.py",
-        "        acquire()\n        release()\n",
+        "        in_one_call(map(call, steps))\n",
         "",
         "test_aio.py",
     ),
@@ -575,6 +576,77 @@ MUTANTS = [
         "        if deadline is not None:\n",
         "        if False:\n",
         "test_aio.py",
+    ),
+    Mutant(
+        "run: woken waiters stay among the sleepers",
+        "waiting.py",
+        "    return chain(starmap(setattr, marks), leave, ",
+        "    return chain(starmap(setattr, marks), ",
+        "test_waiting.py",
+    ),
+    Mutant(
+        "statistics: nobody is to blame",
+        "tally.py",
+        "            if variable._cell is not cell:\n",
+        "            if False:\n",
+        "test_stats.py",
+    ),
+    Mutant(
+        "statistics: samples stand for nobody but themselves",
+        "tally.py",
+        "        calls = calls or self.mask + 1\n",
+        "        calls = 1\n",
+        "test_stats.py",
+    ),
+    Mutant(
+        "map: another's change to the stripe is overwritten",
+        "collections/map.py",
+        "        if after is not before and not stripe.compare_and_set(before, after):\n",
+        "        if after is not before and stripe.set(after):\n",
+        "test_linearizability.py collections/test_map.py",
+    ),
+    Mutant(
+        "queue: a single item at the back is taken without a look at the front",
+        "collections/queue.py",
+        " and front.get()[0] is hole:",
+        ":",
+        "collections/test_queue.py test_linearizability.py",
+    ),
+    Mutant(
+        "counter: all threads share a stripe",
+        "collections/counter.py",
+        "        self.stripe = self.number & (STRIPES - 1)\n",
+        "        self.stripe = 0\n",
+        "collections/test_counter.py",
+    ),
+    Mutant(
+        "rwlock: writers wait behind readers that never cease",
+        "sync/rwlock.py",
+        "    if state.waiting and all(one.thread != me.thread for one in state.readers):\n        return WAIT\n",
+        "",
+        "sync/test_rwlock.py",
+    ),
+    Mutant(
+        "barrier: who gives up leaves the others waiting",
+        "sync/barrier.py",
+        "        if party in arrived and (len(arrived) < self._parties or party is arrived[-1]):\n"
+        "            self._break()\n",
+        "        pass\n",
+        "sync/test_barrier.py",
+    ),
+    Mutant(
+        "exchange: what runs uninvited may come between the look and the writing",
+        "transaction.py",
+        "    in_one_call(takewhile(partial(is_not, False), chain(map(is_, now, befores), writing)))\n",
+        "    len(befores)\n    in_one_call(writing)\n",
+        "collections/test_uninvited.py",
+    ),
+    Mutant(
+        "queue: what runs uninvited may move the items that one looks for",
+        "collections/queue.py",
+        "                if self._front.get() is line:\n                    return False\n",
+        "                return False\n",
+        "collections/test_uninvited.py",
     ),
 ]
 

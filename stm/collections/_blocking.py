@@ -137,7 +137,7 @@ class BlockingQueue(Tasks, Generic[T]):
         alone = timeout is None or not block or not scoped(timeout)
         if limit is None:
             limit = sys.maxsize
-        elif index(limit) < 1:
+        elif (limit := index(limit)) < 1:
             raise ValueError(f"get_many() takes a limit of at least 1, not {limit!r}; None takes all there are")
         if alone:
             return self._get_batch(limit, block, timeout)

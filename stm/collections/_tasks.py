@@ -44,17 +44,20 @@ class Tasks:
 
     @atomically
     def _add_done(self, number: int, complaint: str | None) -> None:
-        done, known = self._done.get()
-        done += number
-        if done >= known:
-            known = self._counts()[0]
-            if done > known:
-                if complaint is not None:
-                    raise ValueError(complaint)
-                done = known
-            if done == known:
-                self._finished.set(object())
-        self._done.set((done, known))
+        while True:
+            state = self._done.get()
+            done, known = state
+            done += number
+            if done >= known:
+                known = self._counts()[0]
+                if done > known:
+                    if complaint is not None:
+                        raise ValueError(complaint)
+                    done = known
+                if done == known:
+                    self._finished.set(object())
+            if self._done.compare_and_set(state, (done, known)):
+                return
 
     def join(self) -> None:
         """Wait until there are no unfinished tasks."""

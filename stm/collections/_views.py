@@ -42,6 +42,9 @@ class TMapItems(ItemsView[K, V]):
     def __iter__(self) -> Iterator[tuple[K, V]]:
         return iter(_map_of(self).snapshot().items())
 
+    def __contains__(self, item: object) -> bool:
+        return isinstance(item, tuple) and len(item) == 2 and super().__contains__(item)
+
     def _still(self) -> ItemsView[K, V]:
         return ItemsView(_map_of(self).snapshot())
 

@@ -31,7 +31,7 @@ from collections.abc import Iterable, Iterator
 from operator import index
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
-from stm import TVar, atomically, retry, snapshot
+from stm import TVar, atomically, exchange, retry, snapshot
 from stm.collections._blocking import Empty, ShutDown, scoped, within
 
 __all__ = ["ChannelReader", "TChannel"]
@@ -74,11 +74,13 @@ class TChannel(Generic[T]):
 
     @atomically
     def _publish(self, number: int, content: tuple[T, Link], last: Link) -> None:
-        hole, published = self._hole.get()
-        if hole.get() is _CLOSED:
-            raise ShutDown
-        hole.set(content)
-        self._hole.set((last, published + number))
+        while True:
+            state = self._hole.get()
+            hole, published = state
+            if hole.get() is _CLOSED:
+                raise ShutDown
+            if exchange((hole, None, content), (self._hole, state, (last, published + number))):
+                return
 
     def subscribe(self) -> ChannelReader[T]:
         """A reader of what will be published from now on."""
@@ -87,7 +89,8 @@ class TChannel(Generic[T]):
     @atomically
     def shutdown(self) -> None:
         """No more will be published: readers that are through raise `ShutDown`, and those that wait are woken."""
-        self._hole.get()[0].set(_CLOSED)
+        while not self._is_shutdown():
+            self._hole.get()[0].compare_and_set(None, _CLOSED)
 
     @property
     def is_shutdown(self) -> bool:
@@ -141,30 +144,32 @@ class ChannelReader(Generic[T]):
     def get_many(self, limit: int | None = None, block: bool = True, timeout: float | None = None) -> list[T]:
         """As many items as there are, up to `limit` (None: all), in one step and at least one.
 
-        Waits and raises as `get` does. `ValueError` if `limit` is less than 1.
+        Waits and raises as `get` does. `ValueError` if `limit` is less than 1. Without a limit it conflicts with
+        `publish`.
         """
         if timeout is not None and block:
             scoped(timeout)
-        if limit is None:
-            limit = max(1, self.qsize())  # so that it doesn't run after those who publish meanwhile
-        elif index(limit) < 1:
+        if limit is not None and (limit := index(limit)) < 1:
             raise ValueError(f"get_many() takes a limit of at least 1, not {limit!r}; None takes all there are")
         return within(timeout if block else None, Empty, self._get_many, limit, block)
 
     @atomically
-    def _get_many(self, limit: int, block: bool) -> list[T]:
-        link, number = self._place.get()
-        items: list[T] = []
-        while len(items) < limit:
-            content = link.get()
-            if content is None or content is _CLOSED:
-                break
-            item, link = content
-            items.append(item)
-        if not items:
-            self._nothing(content, block)
-        self._place.set((link, number + len(items)))
-        return items
+    def _get_many(self, limit: int | None, block: bool) -> list[T]:
+        while True:
+            place = self._place.get()
+            link, number = place
+            most = max(1, self._channel._hole.get()[1] - number) if limit is None else limit
+            items: list[T] = []
+            while len(items) < most:
+                content = link.get()
+                if content is None or content is _CLOSED:
+                    break
+                item, link = content
+                items.append(item)
+            if not items:
+                self._nothing(content, block)
+            if self._place.compare_and_set(place, (link, number + len(items))):
+                return items
 
     def peek(self, block: bool = True, timeout: float | None = None) -> T:
         """The item that `get` would return, without going on to the next. Waits and raises as `get` does."""

@@ -109,13 +109,7 @@ class TCounter:
     @atomically
     def reset(self) -> Any:
         """Begin at 0 again. Returns the sum so far."""
-        total = 0
-        for tvar in self._stripes:
-            part = tvar.get()
-            if part:
-                total += part
-                tvar.set(0)
-        return total
+        return sum([tvar.swap(0) for tvar in self._stripes if tvar.get()])
 
     def __int__(self) -> int:
         return int(self.get())

@@ -68,6 +68,11 @@ V = TypeVar("V")
 D = TypeVar("D")
 
 
+#: Attempts within a transaction: one fails only if a signal handler or a finalizer has changed the map meanwhile, or a
+#: comparison, which does so each time.
+PATIENCE = 100
+
+
 class TMap(MutableMapping[K, V]):
     """A transactional dictionary; made from what `dict()` takes."""
 
@@ -118,7 +123,7 @@ class TMap(MutableMapping[K, V]):
         before = stripe.get()
         after = put(before, code, key, value)
         if after is not before and not stripe.compare_and_set(before, after):
-            run(self.__setitem__, key, value)
+            run(TMap.__setitem__, self, key, value)
 
     def __delitem__(self, key: K) -> None:
         self.pop(key)
@@ -139,7 +144,7 @@ class TMap(MutableMapping[K, V]):
             return default
         if stripe.compare_and_set(before, without(before, code, key)):
             return value
-        return run(self.pop, key, default)
+        return run(TMap.pop, self, key, default)
 
     def setdefault(self, key: K, default: Any = None, /) -> Any:
         code = hash((key,))
@@ -150,7 +155,7 @@ class TMap(MutableMapping[K, V]):
             return value
         if stripe.compare_and_set(before, put(before, code, key, default)):
             return default
-        return run(self.setdefault, key, default)
+        return run(TMap.setdefault, self, key, default)
 
     # Several keys.
 
@@ -166,8 +171,9 @@ class TMap(MutableMapping[K, V]):
             tree = stripe.get()
             for leaf in leaves(tree[1]):
                 item: tuple[K, V] = next(reversed(leaf.items()))
-                stripe.set(without(tree, hash((item[0],)), item[0]))
-                return item
+                if stripe.compare_and_set(tree, without(tree, hash((item[0],)), item[0])):
+                    return item
+                return self.popitem()  # what runs uninvited was here
         raise KeyError("popitem(): map is empty")
 
     def update(self, other: Any = (), /, **kwargs: Any) -> None:
@@ -184,7 +190,12 @@ class TMap(MutableMapping[K, V]):
     def _merge(self, parts: dict[int, dict[Any, Any]]) -> None:
         for number, part in parts.items():
             stripe = self._stripes[number]
-            stripe.set(merge(stripe.get(), part))
+            for _ in range(PATIENCE):
+                tree = stripe.get()
+                if stripe.compare_and_set(tree, merge(tree, part)):
+                    break
+            else:
+                raise RuntimeError("a comparison of keys changes the very map that they are put in")
 
     @atomically
     def clear(self) -> None:

@@ -39,6 +39,12 @@ Heap = tuple[int, Any, Any, Any] | None
 ROUNDS = 2
 
 
+#: Attempts within a transaction: one fails only if a signal handler or a finalizer has used the queue meanwhile, or a
+#: comparison, which does so each time.
+PATIENCE = 100
+_CHANGED = "a comparison of items changes the very queue that they are compared for"
+
+
 class TPriorityQueue(BlockingQueue[T]):
     """A queue that holds `maxsize` items at most (0 or less: any number). `name` is for error messages and reports."""
 
@@ -66,12 +72,16 @@ class TPriorityQueue(BlockingQueue[T]):
 
     @atomically
     def _put(self, batch: tuple[T, ...], block: bool) -> None:
-        heap, puts, maxsize, closed = self._contents.get()
-        if closed:
-            raise ShutDown
-        if 0 < maxsize < _size(heap) + len(batch):
-            self._no_room(len(batch), maxsize, block)
-        self._contents.set((_with(heap, batch), puts + len(batch), maxsize, closed))
+        for _ in range(PATIENCE):
+            state = self._contents.get()
+            heap, puts, maxsize, closed = state
+            if closed:
+                raise ShutDown
+            if 0 < maxsize < _size(heap) + len(batch):
+                self._no_room(len(batch), maxsize, block)
+            if self._contents.compare_and_set(state, (_with(heap, batch), puts + len(batch), maxsize, closed)):
+                return
+        raise ValueError(_CHANGED)
 
     def get(self, block: bool = True, timeout: float | None = None) -> T:
         (item,) = self.get_many(1, block, timeout)
@@ -90,12 +100,15 @@ class TPriorityQueue(BlockingQueue[T]):
 
     @atomically
     def _get_many(self, limit: int, block: bool) -> list[T]:
-        heap, puts, maxsize, closed = self._contents.get()
-        if heap is None:
-            self._nothing(block)
-        items, heap = _least(heap, limit)
-        self._contents.set((heap, puts, maxsize, closed))
-        return items
+        for _ in range(PATIENCE):
+            state = self._contents.get()
+            heap, puts, maxsize, closed = state
+            if heap is None:
+                self._nothing(block)
+            items, heap = _least(heap, limit)
+            if self._contents.compare_and_set(state, (heap, puts, maxsize, closed)):
+                return items
+        raise ValueError(_CHANGED)
 
     @atomically
     def _peek(self, block: bool) -> T:

@@ -35,7 +35,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from stm import TVar, atomically, snapshot
+from stm import TVar, atomically, exchange, snapshot
 from stm.collections._blocking import BlockingQueue, Empty, Full, ShutDown, scoped, within
 from stm.collections._runs import EMPTY, LONGEST, Line, Run, items_of, line_of, now, take
 
@@ -89,26 +89,26 @@ class TQueue(BlockingQueue[T]):
 
     @atomically
     def _put(self, batch: tuple[T, ...], block: bool) -> None:
-        run = self._back.get()
-        hole, start, puts, closed = now(run)
-        if closed:
-            raise ShutDown
-        maxsize = self._maxsize.get()
-        if 0 < maxsize < self._counts()[1] + len(batch):
-            self._no_room(len(batch), maxsize, block)
-        for item in batch:
-            if puts - start >= LONGEST:
-                hole = self._fill(hole, run, start)
-                run, start = EMPTY, puts
-            run = (item, run, 0, None)
-            puts += 1
-        self._set_back(run, hole, start, puts, False)
-
-    def _fill(self, hole: TVar[Any], run: Run, start: int) -> TVar[Any]:
-        """Put a run into its hole. The hole after it."""
-        after: TVar[Any] = TVar(None, name=self._part("hole"))
-        hole.set((items_of(run), after, start))
-        return after
+        while True:
+            old = run = self._back.get()
+            hole, start, puts, closed = now(run)
+            if closed:
+                raise ShutDown
+            maxsize = self._maxsize.get()
+            size = len(batch) + (self._counts()[1] if maxsize > 0 else 0)
+            if 0 < maxsize < size:
+                self._no_room(len(batch), maxsize, block)
+            changes: list[tuple[TVar[Any], Any, Any]] = []
+            for item in batch:
+                if puts - start >= LONGEST:
+                    after: TVar[Any] = TVar(None, name=self._part("hole"))
+                    changes.append((hole, None, (items_of(run), after, start)))
+                    hole, run, start = after, EMPTY, puts
+                run = (item, run, 0, None)
+                puts += 1
+            run = self._with_credit(run, hole, start, puts, False, size)
+            if exchange((self._back, old, run), *changes):
+                return
 
     # Taking.
 
@@ -155,17 +155,23 @@ class TQueue(BlockingQueue[T]):
     @atomically
     def _take_over(self) -> bool:
         """Move what is at the back to the front, where its order can be reversed in peace. False if there is none."""
-        item, later = self._front.get()
-        if later is not None:
-            return True
-        run = self._back.get()
-        hole, start, puts, closed = now(run)
-        if item is hole:
+        while True:
+            line = self._front.get()
+            item, later = line
+            if later is not None:
+                return True
+            run = self._back.get()
+            hole, start, puts, closed = now(run)
+            if item is not hole:
+                return True
             if run[1] is None:
-                return False
-            self._front.set((TVar((items_of(run), hole, start), name=self._part("hole")), None))
-            self._set_back(EMPTY, hole, puts, puts, closed)
-        return True
+                if self._front.get() is line:
+                    return False
+                continue  # what runs uninvited was here, and has moved it
+            moved = (TVar((items_of(run), hole, start), name=self._part("hole")), None)
+            emptied = self._with_credit(EMPTY, hole, puts, puts, closed, puts - start)
+            if exchange((self._front, line, moved), (self._back, run, emptied)):
+                return True
 
     def _get_batch(self, limit: int, block: bool, timeout: float | None) -> list[T]:
         front, back = self._front, self._back
@@ -186,14 +192,21 @@ class TQueue(BlockingQueue[T]):
 
     @atomically
     def _get_many(self, limit: int, block: bool) -> list[T]:
-        items, line = take(self._front.get(), limit)
-        self._front.set(line)
-        while len(items) < limit and (line[0].get() is not None or self._take_over()):
-            found, hole, _ = self._front.get()[0].get()
-            wanted = limit - len(items)
-            items += found[:wanted]
-            line = line_of(found[wanted:], hole)
-            self._front.set(line)
+        items: list[T] = []
+        while len(items) < limit:
+            line = self._front.get()
+            found, rest = take(line, limit - len(items))
+            if not found:
+                content = rest[0].get()
+                if content is None:
+                    if self._take_over():
+                        continue
+                    break
+                waiting, hole, _ = content
+                found = list(waiting[: limit - len(items)])
+                rest = line_of(waiting[len(found) :], hole)
+            if self._front.compare_and_set(line, rest):
+                items += found
         if not items:
             self._nothing(block)
         return items
@@ -233,30 +246,42 @@ class TQueue(BlockingQueue[T]):
         return now(self._back.get())[3]
 
     def _close(self) -> None:
-        run = self._back.get()
-        hole, start, puts, _ = now(run)
-        self._set_back(run, hole, start, puts, True)
+        while True:
+            run = self._back.get()
+            hole, start, puts, _ = now(run)
+            if self._back.compare_and_set(run, self._with_credit(run, hole, start, puts, True, 0)):
+                return
 
     def _clear(self) -> None:
-        hole, _, puts, closed = now(self._back.get())
-        self._front.set((hole, None))
-        self._set_back(EMPTY, hole, puts, puts, closed)
+        while True:
+            line, run = self._front.get(), self._back.get()
+            hole, _, puts, closed = now(run)
+            emptied = self._with_credit(EMPTY, hole, puts, puts, closed, 0)
+            if exchange((self._front, line, (hole, None)), (self._back, run, emptied)):
+                return
 
     def _resized(self) -> None:
-        run = self._back.get()
-        hole, start, puts, closed = now(run)
-        # Who takes a run right from the back gives it its room back as credit, and there may be less of that now.
-        if run[1] is not None:
-            hole = self._fill(hole, run, start)
-        self._set_back(EMPTY, hole, puts, puts, closed)
+        while True:
+            run = self._back.get()
+            hole, start, puts, closed = now(run)
+            size = self._counts()[1]
+            if run[1] is None:
+                changed = self._with_credit(EMPTY, hole, puts, puts, closed, size)
+                if self._back.compare_and_set(run, changed):
+                    return
+                continue
+            # Who takes a run right from the back gives it its room back as credit, and there may be less of that now.
+            after: TVar[Any] = TVar(None, name=self._part("hole"))
+            changed = self._with_credit(EMPTY, after, puts, puts, closed, size)
+            if exchange((self._back, run, changed), (hole, None, (items_of(run), after, start))):
+                return
 
-    def _set_back(self, run: Run, hole: TVar[Any], start: int, puts: int, closed: bool) -> None:
-        """The run with the credit that it may have."""
+    def _with_credit(self, run: Run, hole: TVar[Any], start: int, puts: int, closed: bool, size: int) -> Run:
+        """The run with the credit that it may have, in a queue of that size."""
         credit = 0
         if not closed:
-            credit = LONGEST - (puts - start)
             maxsize = self._maxsize.get()
+            credit = LONGEST - (puts - start)
             if maxsize > 0:
-                self._back.set((run[0], run[1], 0, (hole, start, puts, 0, closed)))
-                credit = max(0, min(credit, maxsize - self._counts()[1]))
-        self._back.set((run[0], run[1], credit, (hole, start, puts, credit, closed)))
+                credit = max(0, min(credit, maxsize - size))
+        return run[0], run[1], credit, (hole, start, puts, credit, closed)

@@ -114,13 +114,13 @@ class TVector(MutableSequence[T]):
         elements, size = before = self._state.get()
         position = _position(index, size, "list assignment index out of range")
         if not self._state.compare_and_set(before, (elements.set(position, value), size)):
-            run(self.__setitem__, index, value)
+            run(TVector.__setitem__, self, index, value)
 
     def append(self, value: T, /) -> None:
         elements, size = before = self._state.get()
         elements = elements.append(value) if size == len(elements) else elements.set(size, value)
         if not self._state.compare_and_set(before, (elements, size + 1)):
-            run(self.append, value)
+            run(TVector.append, self, value)
 
     def pop(self, index: SupportsIndex = -1, /) -> T:
         elements, size = before = self._state.get()
@@ -131,7 +131,7 @@ class TVector(MutableSequence[T]):
         after = (elements.set(last, None), last) if 2 * last > len(elements) else _state_of(_list(before)[:last])
         if self._state.compare_and_set(before, after):
             return value
-        return run(self.pop, index)
+        return run(TVector.pop, self, index)  # type: ignore[no-any-return]
 
     # Several elements, or their places: by way of a list of them.
 
