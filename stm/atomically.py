@@ -10,7 +10,8 @@ The promises (tests name them by these numbers):
    behind, interruptible by Ctrl-C.
 4. *or_else* tries alternatives in order; if all retry, the whole waits on everything that any of them read.
 5. *timeout=* (seconds) bounds the whole wait, then raises `TransactionTimeout`. On a nested transaction it bounds that
-   scope's wait alone, counted from the first time the scope was entered, and the enclosing body may catch it.
+   scope's wait alone, counted from the first time the scope was entered, and the enclosing body may catch it. (Scopes
+   of one attempt are found again in the next by their function, a method's also by its object, and their order.)
 6. *No starvation.* Every transaction commits after a bounded number of aborts (`contention.py`).
 7. *read_only=True* reads one past moment, never aborts and never delays writers (`snapshot.py`).
    *irrevocable=True* runs exactly once, so it may do I/O; meanwhile no other thread commits.
@@ -21,10 +22,11 @@ transaction, decorated or not, joins it; a decorated one is a nested scope.
 
 What runs in a body uninvited, a signal handler or a finalizer that uses transactional variables, joins it too: its
 writes count if and when that attempt commits, and are discarded with it, for instance if the body goes on to `retry`.
-So a handler that must be heard sets a plain flag or writes to a pipe, or hands the write to another thread. While the
-library itself is at work (beginning, committing, waiting), such code is a transaction of its own. One thing it can't
-do then: if it changes what an `irrevocable=True` transaction has read, in the instant in which that one commits, the
-body has to run again.
+So a handler that must be heard sets a plain flag or writes to a pipe, or hands the write to another thread. What it
+does to a variable that the body reads before and sets after, the body overwrites; `update`, `compare_and_set`,
+`exchange`, and the collections, which are made of these, notice it and start over. While the library itself is at work
+(beginning, committing, waiting), such code is a transaction of its own. One thing it can't do then: if it changes what
+an `irrevocable=True` transaction has read, in the instant in which that one commits, the body has to run again.
 
 Cost of two reads and two writes: about a microsecond, five to eight times that of the same under one `threading.Lock`;
 `python -m bench` prints the figure of your machine.
