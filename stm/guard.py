@@ -49,7 +49,7 @@ from types import FrameType, TracebackType
 from typing import Any, Final, Literal
 
 from stm.errors import StmError
-from stm.transaction import descriptor, here
+from stm.transaction import here
 from stm.tvar import TVar
 
 __all__ = ["GuardError", "GuardWarning", "disable", "enable"]
@@ -257,8 +257,7 @@ def _watch_values() -> None:
         _PLAIN_SET(self, value)
 
     def watched_compare_and_set(self: TVar[Any], before: Any, after: Any) -> bool:
-        if descriptor().writes is None:  # else it calls `set`
-            _guard.inspect(after)
+        _guard.inspect(after)
         return _PLAIN_COMPARE_AND_SET(self, before, after)
 
     value = property(TVar.get, watched_set, doc=_PLAIN["value"].__doc__)
