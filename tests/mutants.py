@@ -578,7 +578,7 @@ MUTANTS = [
         "test_aio.py",
     ),
     Mutant(
-        "run: woken waiters stay among the sleepers",
+        "woken waiters stay among the sleepers",
         "waiting.py",
         "    return chain(starmap(setattr, marks), leave, ",
         "    return chain(starmap(setattr, marks), ",

@@ -4,6 +4,7 @@ import gc
 import threading
 import time
 import tracemalloc
+from functools import partial
 
 import pytest
 
@@ -23,6 +24,7 @@ from stm import (
     run,
 )
 from stm.clock import clock
+from stm.waiting import Waiter
 from tests.support import Background, Once, asleep, elsewhere, together, until
 
 
@@ -619,3 +621,17 @@ def test_a_method_of_another_object_does_not_inherit_a_time_limit():
     changed = time.monotonic()
     swapped.value = True
     assert waiting.result() - changed >= 0.3
+
+
+def test_who_was_woken_is_no_sleeper_any_more_so_that_commits_are_quick_again():
+    x, rang = TVar(0), []
+    waiter = Waiter(partial(rang.append, "now"), (x,), None)
+    assert waiter.register({x: x._cell})
+    assert not clock.quiet
+    x.value = 1
+    assert rang == ["now"]
+    assert not clock.sleepers  # though it has not withdrawn yet
+    assert clock.quiet
+    x.value = 2
+    assert rang == ["now"]
+    waiter.withdraw()
