@@ -137,15 +137,6 @@ class Execution:
 
     def run(self, fn: Callable[..., Any], args: Args, kwargs: Mapping[str, Any]) -> Any:
         """Attempt until one attempt commits. Returns what it returned, or raises what ended the call."""
-        if self.tally is not None:
-            return self._run_counted(fn, args, kwargs)
-        while True:
-            result, failure = self.attempt(fn, args, kwargs)
-            if failure is None:
-                return result
-            self.recover(failure)
-
-    def _run_counted(self, fn: Callable[..., Any], args: Args, kwargs: Mapping[str, Any]) -> Any:
         try:
             while True:
                 result, failure = self.attempt(fn, args, kwargs)
