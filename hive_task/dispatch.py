@@ -1,0 +1,396 @@
+"""`Dispatch`: the decisions of a scheduler. Each is one transaction.
+
+What is to be done, and by whom: submit, hand out, take, steal, begin, finish, fail, cancel, rest. (Who works here, and
+how long, is decided in `staff`.) Threads carry out what is decided here, and decide nothing themselves.
+
+Promises, each kept by every transaction, so that every picture shows it:
+
+- Every work is in one state, and the totals add up.
+- A worker is idle only if no work is queued. Whoever becomes idle has read all queues and trays in the same
+  transaction; whoever queues a work looks at the same variable in which the idle are listed, and hands it to one.
+- A work is begun once. Whether it still may be, is read in the transaction that begins it, and written by the one that
+  cancels it, or claims it for somebody who waits for it.
+
+To end a work and to begin the next is one transaction, and mostly it touches the worker's own desk and the two futures
+alone. A work that came from outside to a busy scheduler changed one variable.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from math import inf
+from typing import Any
+
+from hive_task.errors import HiveTaskError, SchedulerClosed
+from hive_task.futures import CANCELLED, CLAIMED, FAILED, GONE, QUEUED, Future, State
+from hive_task.policy import Policy
+from hive_task.profiles import NOTES
+from hive_task.queues import Base, Gate, now, on_tray, tray_of
+from hive_task.registry import Registry, Worker, is_on
+from stm import TVar, atomically, retry
+
+Callbacks = tuple[Callable[[Any], object], ...]
+
+#: What a worker is told instead of a work: to go.
+LEAVE = object()
+
+
+class Dispatch:
+    """The queues and the workers of one scheduler, and what may be done with them."""
+
+    def __init__(self, name: str, policy: Policy) -> None:
+        self.name = name
+        self.policy = policy
+        self.gate = Gate()
+        self.registry = Registry()
+        self.cancelled: TVar[int] = TVar(0, name="works cancelled")
+        #: When the supervisor is to look next (on `time.monotonic`).
+        self.alarm: TVar[float] = TVar(inf, name="alarm")
+        #: "new", "running", "stopping" (it takes no more work), or "stopped" (and all is done).
+        self.phase: TVar[str] = TVar("new", name="phase")
+        #: Part of a transaction: a new worker in the registry, who starts after the commit.
+        self.hire: Callable[[Worker | None], Worker] = _nobody
+
+    # Submitting.
+
+    def put(self, future: Future[Any]) -> None:
+        """Submit a work. `SchedulerClosed` if nobody will run it."""
+        back = self.gate.back
+        run = back.peek()  # should that not be what the transaction would see, then it is not replaced
+        credit = run[2]
+        ordinary = credit and not future._work.options.priority  # type: ignore[union-attr]
+        if ordinary and back.compare_and_set(run, (future, run, credit - 1, run[3])):
+            return
+        self.place((future,))
+
+    @atomically(name="hive_task.submit")
+    def place(self, futures: tuple[Future[Any], ...]) -> None:
+        run = self.gate.back.get()
+        base = now(run)
+        if not base.open:
+            phase = self.phase.get()
+            raise SchedulerClosed(
+                f"scheduler {self.name!r} takes no work: it is {phase}" + ("; start it first" if phase == "new" else "")
+            )
+        if len(futures) == 1 and base.idle:
+            submitted, elsewhere, length, credit, idle, is_open, watched = base
+            idle = self._hand_to_idle(idle, futures[0])
+            if idle:  # (so the credit remains 0)
+                elsewhere += 1
+                base = (submitted + 1, elsewhere, length, 0, idle, is_open, watched)  # type: ignore[assignment]
+                self.gate.back.set((run[0], run[1], 0, base))
+                return
+            base = Base(submitted + 1, elsewhere + 1, length, credit, idle, is_open, watched)
+            self.gate.store(run, base)
+            return
+        base = base._replace(submitted=base.submitted + len(futures))
+        self._queue(run, base, futures)
+
+    def _queue(self, run: Any, base: Base, futures: tuple[Future[Any], ...]) -> None:
+        """Hand works to those who are idle, and queue what is left."""
+        ordinary = futures
+        if any(future._work.options.priority for future in futures):  # type: ignore[union-attr]
+            futures = tuple(sorted(futures, key=lambda future: -future._work.options.priority))  # type: ignore[union-attr]
+        if base.idle:
+            handed = 0
+            for future in futures:
+                if not base.idle:
+                    break
+                base = base._replace(idle=self._hand_to_idle(base.idle, future), elsewhere=base.elsewhere + 1)
+                handed += 1
+            futures = ordinary = futures[handed:]
+        if futures and base.watched:
+            base = base._replace(watched=False)
+            self.wake_supervisor(time.monotonic())
+        if any(future._work.options.priority for future in futures):  # type: ignore[union-attr]
+            ordinary = tuple(one for one in futures if not one._work.options.priority)  # type: ignore[union-attr]
+            for future in futures:
+                priority = future._work.options.priority  # type: ignore[union-attr]
+                if priority:
+                    self.gate.press(future, priority)
+            base = base._replace(elsewhere=base.elsewhere + len(futures) - len(ordinary))
+        self.gate.store(run, base, ordinary)
+
+    def _hand_to_idle(self, idle: tuple[Worker, ...], future: Future[Any]) -> tuple[Worker, ...]:
+        """Give the work to one of the idle, or to somebody who stands in for him; those who still are idle then."""
+        chosen = len(idle) - 1
+        if type(self.policy) is not Policy:
+            chosen = self.policy.place(
+                future._work,  # type: ignore[arg-type]
+                tuple(worker.uuid for worker in idle),
+                self.registry.past.peek()[2].functions,
+            )
+            if not isinstance(chosen, int) or not 0 <= chosen < len(idle):
+                raise HiveTaskError(
+                    f"{type(self.policy).__name__}.place() must return an index of the {len(idle)} idle workers, "
+                    f"not {chosen!r}"
+                )
+        worker = idle[chosen]
+        if worker.waits.get():
+            worker = self.hire(worker)
+        stack, tray, count, *others = worker.desk.get()
+        worker.desk.set((stack, (future, tray), count + 1, *others))  # type: ignore[arg-type]
+        return idle[:chosen] + idle[chosen + 1 :]
+
+    def give_back(self, futures: tuple[Future[Any], ...]) -> None:
+        """Queue works again that were on somebody's tray, or whose worker was lost, before all others."""
+        run = self.gate.back.get()
+        base = now(run)
+        base = base._replace(elsewhere=base.elsewhere - len(futures))
+        if base.idle:
+            self._queue(run, base, futures)
+        else:
+            self.gate.put_back(futures)
+            self.gate.store(run, base)
+
+    # A worker's work.
+
+    @atomically(name="hive_task.work")
+    def advance(
+        self, me: Worker, future: Future[Any], state: State, name: str, ended: float, pace: float
+    ) -> tuple[Any, Callbacks | None]:
+        """End a work, and begin the next one if there is any. That one, None or `LEAVE`; and callbacks to be called, or
+        None if the work has been given up meanwhile, and this comes too late."""
+        stack, tray, count, finished, failed, leaving, notes = me.desk.get()
+        var = future._var
+        callbacks = var.get()[1]
+        _, began, dropped, below = stack  # type: ignore[misc]
+        if tray is not None and below is None and not dropped and (finished + failed + 1) % NOTES:
+            following, rest = tray
+            fit = following._var.get()[0] == QUEUED and following._work.options.time_limit is None
+            if fit and not self.gate.pressing.get()[0]:
+                if state[0] == FAILED:
+                    failed += 1
+                else:
+                    finished += 1
+                var.set(state)
+                notes = (name, began - future._put_at, ended - began, state[0] == FAILED, notes)
+                me.desk.set(((following, ended, False, None), rest, count - 1, finished, failed, leaving, notes))
+                return following, callbacks
+        callbacks = self._end(me, future, state, name, ended)
+        return self._next(me, pace), callbacks
+
+    @atomically(name="hive_task.end")
+    def end(self, me: Worker, future: Future[Any], state: State, name: str, ended: float) -> Callbacks | None:
+        """End a work that its worker has run while another one of his waited for it."""
+        return self._end(me, future, state, name, ended)
+
+    def _end(self, me: Worker, future: Future[Any], state: State, name: str, ended: float) -> Callbacks | None:
+        stack, tray, count, finished, failed, leaving, notes = me.desk.get()
+        _, began, dropped, below = stack  # type: ignore[misc]
+        callbacks: Callbacks | None = None
+        if not dropped:
+            callbacks = future._end(state)
+            if state[0] == FAILED:
+                failed += 1
+            else:
+                finished += 1
+            notes = (name, began - future._put_at, ended - began, state[0] == FAILED, notes)
+            if not (finished + failed) % NOTES:
+                me.profile.set(me.profile.get().noting(notes))
+                notes = None
+        me.desk.set((below, tray, count, finished, failed, leaving, notes))
+        return callbacks
+
+    @atomically(name="hive_task.work")
+    def begin(self, me: Worker, pace: float) -> Any:
+        """Begin a work: that, None if there is none (the worker is idle then), or `LEAVE`."""
+        return self._next(me, pace)
+
+    @atomically(name="hive_task.idle")
+    def await_work(self, me: Worker, pace: float) -> Any:
+        """Sleep until somebody hands the worker a work, or sends him away; then as `begin`."""
+        desk = me.desk.get()
+        if desk[1] is None and not desk[5]:
+            retry()
+        return self._next(me, pace)
+
+    def _next(self, me: Worker, pace: float) -> Any:
+        stack, tray, count, finished, failed, leaving, notes = me.desk.get()
+        if leaving:
+            return self._leave(me)
+        gate = self.gate
+        while True:
+            above, below = gate.pressing.get()
+            if above:
+                future = gate.take_urgent()
+            else:
+                if tray is None:
+                    works = gate.take(self._share(pace)) or self._steal(me)
+                    tray, count = tray_of(works), len(works)
+                if tray is not None:
+                    future, tray = tray
+                    count -= 1
+                elif below:
+                    future = gate.take_urgent()
+                else:
+                    return self._rest(me)
+            if future._var.get()[0] == QUEUED:
+                break
+            gate.lay_ghost()
+            me.desk.set((stack, tray, count, finished, failed, leaving, notes))
+        began = time.monotonic()
+        me.desk.set(((future, began, False, stack), tray, count, finished, failed, leaving, notes))
+        self._limit(future, began)
+        return future
+
+    def _share(self, pace: float) -> int:
+        """How many works a worker may take at once."""
+        if pace == inf or (self.gate.nearly_empty() and self.gate.back.get()[1] is None):
+            return 1
+        queued = self.gate.length()
+        return self.policy.batch(queued, len(self.registry.crew.get()), pace) if queued > 1 else 1
+
+    def _limit(self, future: Future[Any], began: float) -> None:
+        limit = future._work.options.time_limit  # type: ignore[union-attr]
+        if limit is not None:
+            self.wake_supervisor(began + limit)
+
+    def _steal(self, me: Worker) -> tuple[Future[Any], ...]:
+        """Take half of what another worker has taken in advance."""
+        workers = self.registry.crew.get()
+        counts = [worker.desk.get()[2] for worker in workers]  # (his own is empty)
+        if not any(counts):
+            return ()
+        chosen = self.policy.victim(counts)
+        if chosen is None:
+            return ()
+        victim = workers[chosen]
+        stack, tray, count, *others = victim.desk.get()
+        works = tuple(on_tray(tray))
+        half = (len(works) + 1) // 2
+        victim.desk.set((stack, tray_of(works[half:]), count - half, *others))  # type: ignore[arg-type]
+        if stack is None and half == len(works):
+            self._rest(victim, asleep=True)  # he was given it, and has not woken up yet
+        return works[:half]
+
+    def _rest(self, me: Worker, asleep: bool = False) -> Any:
+        """There is nothing to do: be idle, or go, if the scheduler is closed."""
+        newest, before, credit, (submitted, elsewhere, length, given, idle, is_open, watched) = self.gate.back.get()
+        if not is_open:
+            if asleep:
+                return self.send_away(me)
+            return self._leave(me)
+        if me not in idle:
+            came = given - credit
+            base = (submitted + came, elsewhere, length + came, 0, (*idle, me), is_open, watched)
+            self.gate.back.set((newest, before, 0, base))
+        return None
+
+    def _leave(self, me: Worker) -> Any:
+        self.put_down(me)
+        self.strike_off(me)
+        return LEAVE
+
+    def strike_off(self, me: Worker) -> None:
+        """Part of a transaction: the worker, who has nothing before him any more, is gone."""
+        self.registry.leave(me)
+        if not self.registry.crew.get() and not now(self.gate.back.get()).open:
+            self.phase.set("stopped")
+
+    def put_down(self, me: Worker) -> None:
+        """Part of a transaction: the worker is not idle any more, and what is on his tray goes back to the queue."""
+        run = self.gate.back.get()
+        base = now(run)
+        if me in base.idle:
+            self.gate.store(run, base._replace(idle=tuple(one for one in base.idle if one is not me)))
+        stack, tray, _, *others = me.desk.get()
+        if tray is not None:
+            me.desk.set((stack, None, 0, *others))  # type: ignore[arg-type]
+            self.give_back(tuple(on_tray(tray)))
+
+    # Waiting for a work, in a work.
+
+    @atomically(name="hive_task.claim")
+    def claim(self, me: Worker, future: Future[Any]) -> bool:
+        """Begin this very work, out of turn, if it is queued still and nothing but ordinary."""
+        status, callbacks = future._var.get()
+        if status != QUEUED or self._is_begun(future):
+            return False
+        work = future._work
+        if work is None or work.options.kind != "thread" or work.options.time_limit is not None:
+            return False
+        future._var.set((CLAIMED, callbacks))
+        self.gate.ghosts.set(self.gate.ghosts.get() + 1)
+        stack, *others = me.desk.get()
+        me.desk.set(((future, time.monotonic(), False, stack), *others))
+        return True
+
+    @atomically(name="hive_task.wait")
+    def begin_wait(self, me: Worker) -> None:
+        """The worker is going to wait: others may stand in for him."""
+        waits = me.waits.get()
+        me.waits.set(waits + 1)
+        if waits:
+            return
+        self.put_down(me)
+        run = self.gate.back.get()
+        base = now(run)
+        if self.queued() > 0:
+            self.hire(me)
+        elif base.open:
+            self.gate.store(run, base._replace(idle=(*base.idle, me)))
+
+    @atomically(name="hive_task.wait")
+    def end_wait(self, me: Worker) -> None:
+        """He goes on himself, and whoever stands in for him leaves when he has done what he has begun."""
+        waits = me.waits.get() - 1
+        me.waits.set(waits)
+        if waits:
+            return
+        self.put_down(me)
+        for worker in self.registry.crew.get():
+            if worker.stands_in_for is me:
+                self.send_away(worker)
+
+    def send_away(self, worker: Worker) -> None:
+        """Part of a transaction: the worker is to leave as soon as he has no work in hand."""
+        self.put_down(worker)
+        stack, tray, count, finished, failed, _, notes = worker.desk.get()
+        worker.desk.set((stack, tray, count, finished, failed, True, notes))
+
+    # Asking and cancelling.
+
+    @atomically(name="hive_task.cancel")
+    def cancel(self, future: Future[Any]) -> tuple[bool, Callbacks]:
+        """Cancel a work that has not begun. Is it cancelled, now or before? And callbacks to be called."""
+        status = future._var.get()[0]
+        if status >= CANCELLED:
+            return status == CANCELLED, ()
+        if status == CLAIMED or self._is_begun(future):
+            return False, ()
+        self.cancelled.set(self.cancelled.get() + 1)
+        self.gate.ghosts.set(self.gate.ghosts.get() + 1)
+        return True, future._end(GONE)
+
+    @atomically(name="hive_task.ask")
+    def is_running(self, future: Future[Any]) -> bool:
+        return future._var.get()[0] < CANCELLED and self._is_begun(future)
+
+    def _is_begun(self, future: Future[Any]) -> bool:
+        return any(is_on(worker.desk.get()[0], future) for worker in self.registry.crew.get())
+
+    def queued(self) -> int:
+        """Part of a transaction: how many works are queued, wherever that is."""
+        trays = sum(worker.desk.get()[2] for worker in self.registry.crew.get())
+        return self.gate.length() + sum(self.gate.pressing.get()) + trays - self.gate.ghosts.get()
+
+    def queued_works(self) -> Iterator[Future[Any]]:
+        """Part of a transaction: the works that are queued."""
+        for future in self.gate.works():
+            if future._var.get()[0] == QUEUED:
+                yield future
+        for worker in self.registry.crew.get():
+            for future in on_tray(worker.desk.get()[1]):
+                if future._var.get()[0] == QUEUED:
+                    yield future
+
+    def wake_supervisor(self, at: float) -> None:
+        """Part of a transaction: the supervisor is to look then, or earlier."""
+        if at < self.alarm.get():
+            self.alarm.set(at)
+
+
+def _nobody(stands_in_for: Worker | None) -> Worker:
+    raise HiveTaskError("nobody hires workers here")
