@@ -17,23 +17,28 @@ alone. A work that came from outside to a busy scheduler changed one variable.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from math import inf
 from typing import Any
 
-from hive_task.errors import HiveTaskError, SchedulerClosed
+from hive_task.errors import HiveTaskError, SchedulerClosed, WorkerLost
 from hive_task.futures import CANCELLED, CLAIMED, FAILED, GONE, QUEUED, Future, State
 from hive_task.policy import Policy
 from hive_task.profiles import NOTES
 from hive_task.queues import Base, Gate, now, on_tray, tray_of
-from hive_task.registry import Registry, Worker, is_on
-from stm import TVar, atomically, retry
+from hive_task.registry import Registry, Stack, Worker, is_on
+from hive_task.work import PLAIN
+from stm import TVar, atomically, in_transaction, on_commit, retry
+
+log = logging.getLogger(__name__)
 
 Callbacks = tuple[Callable[[Any], object], ...]
 
-#: What a worker is told instead of a work: to go.
+#: What a worker is told instead of a work: to go; or to ask again.
 LEAVE = object()
+AGAIN = object()
 
 
 class Dispatch:
@@ -56,6 +61,8 @@ class Dispatch:
 
     def put(self, future: Future[Any]) -> None:
         """Submit a work. `SchedulerClosed` if nobody will run it."""
+        if in_transaction():
+            future._belong()
         back = self.gate.back
         run = back.peek()  # should that not be what the transaction would see, then it is not replaced
         credit = run[2]
@@ -90,8 +97,8 @@ class Dispatch:
     def _queue(self, run: Any, base: Base, futures: tuple[Future[Any], ...]) -> None:
         """Hand works to those who are idle, and queue what is left."""
         ordinary = futures
-        if any(future._work.options.priority for future in futures):  # type: ignore[union-attr]
-            futures = tuple(sorted(futures, key=lambda future: -future._work.options.priority))  # type: ignore[union-attr]
+        if any(future._priority() for future in futures):
+            futures = tuple(sorted(futures, key=lambda future: -future._priority()))
         if base.idle:
             handed = 0
             for future in futures:
@@ -103,10 +110,10 @@ class Dispatch:
         if futures and base.watched:
             base = base._replace(watched=False)
             self.wake_supervisor(time.monotonic())
-        if any(future._work.options.priority for future in futures):  # type: ignore[union-attr]
-            ordinary = tuple(one for one in futures if not one._work.options.priority)  # type: ignore[union-attr]
+        if any(future._priority() for future in futures):
+            ordinary = tuple(one for one in futures if not one._priority())
             for future in futures:
-                priority = future._work.options.priority  # type: ignore[union-attr]
+                priority = future._priority()
                 if priority:
                     self.gate.press(future, priority)
             base = base._replace(elsewhere=base.elsewhere + len(futures) - len(ordinary))
@@ -114,7 +121,7 @@ class Dispatch:
 
     def _hand_to_idle(self, idle: tuple[Worker, ...], future: Future[Any]) -> tuple[Worker, ...]:
         """Give the work to one of the idle, or to somebody who stands in for him; those who still are idle then."""
-        chosen = len(idle) - 1
+        chosen: Any = len(idle) - 1
         if type(self.policy) is not Policy:
             chosen = self.policy.place(
                 future._work,  # type: ignore[arg-type]
@@ -130,19 +137,20 @@ class Dispatch:
         if worker.waits.get():
             worker = self.hire(worker)
         stack, tray, count, *others = worker.desk.get()
-        worker.desk.set((stack, (future, tray), count + 1, *others))  # type: ignore[arg-type]
+        worker.desk.set((stack, (future, tray), count + 1, *others))
         return idle[:chosen] + idle[chosen + 1 :]
 
     def give_back(self, futures: tuple[Future[Any], ...]) -> None:
         """Queue works again that were on somebody's tray, or whose worker was lost, before all others."""
+        many = len(futures)
+        futures = tuple(future for future in futures if future._var.get()[0] == QUEUED)
+        self.gate.ghosts.set(self.gate.ghosts.get() - (many - len(futures)))
         run = self.gate.back.get()
         base = now(run)
-        base = base._replace(elsewhere=base.elsewhere - len(futures))
         if base.idle:
-            self._queue(run, base, futures)
+            self._queue(run, base._replace(elsewhere=base.elsewhere - len(futures)), futures)
         else:
             self.gate.put_back(futures)
-            self.gate.store(run, base)
 
     # A worker's work.
 
@@ -151,12 +159,14 @@ class Dispatch:
         self, me: Worker, future: Future[Any], state: State, name: str, ended: float, pace: float
     ) -> tuple[Any, Callbacks | None]:
         """End a work, and begin the next one if there is any. That one, None or `LEAVE`; and callbacks to be called, or
-        None if the work has been given up meanwhile, and this comes too late."""
+        None if the work has been given up meanwhile, and this comes too late. `AGAIN` if there are callbacks: they are
+        to be called before the worker asks for the next work."""
         stack, tray, count, finished, failed, leaving, notes = me.desk.get()
         var = future._var
         callbacks = var.get()[1]
-        _, began, dropped, below = stack  # type: ignore[misc]
-        if tray is not None and below is None and not dropped and (finished + failed + 1) % NOTES:
+        top, began, dropped, below = stack  # type: ignore[misc]
+        usual = top is future and below is None and not dropped and not callbacks
+        if usual and tray is not None and (finished + failed + 1) % NOTES:
             following, rest = tray
             fit = following._var.get()[0] == QUEUED and following._work.options.time_limit is None
             if fit and not self.gate.pressing.get()[0]:
@@ -169,7 +179,7 @@ class Dispatch:
                 me.desk.set(((following, ended, False, None), rest, count - 1, finished, failed, leaving, notes))
                 return following, callbacks
         callbacks = self._end(me, future, state, name, ended)
-        return self._next(me, pace), callbacks
+        return (AGAIN if callbacks else self._next(me, pace)), callbacks
 
     @atomically(name="hive_task.end")
     def end(self, me: Worker, future: Future[Any], state: State, name: str, ended: float) -> Callbacks | None:
@@ -178,7 +188,13 @@ class Dispatch:
 
     def _end(self, me: Worker, future: Future[Any], state: State, name: str, ended: float) -> Callbacks | None:
         stack, tray, count, finished, failed, leaving, notes = me.desk.get()
+        while stack is not None and stack[0] is not future:
+            failed += self._end_left_over(me, stack)
+            stack = stack[3]
         _, began, dropped, below = stack  # type: ignore[misc]
+        if below is None and me.waits.get():
+            self._stop_waiting(me)
+            _, tray, count, *_ = me.desk.get()
         callbacks: Callbacks | None = None
         if not dropped:
             callbacks = future._end(state)
@@ -192,6 +208,15 @@ class Dispatch:
                 notes = None
         me.desk.set((below, tray, count, finished, failed, leaving, notes))
         return callbacks
+
+    def _end_left_over(self, me: Worker, entry: Stack) -> int:
+        """A work that the worker ran for another's sake was cut off by an exception that struck between works."""
+        future, _, dropped, _ = entry
+        if dropped:
+            return 0
+        lost = WorkerLost(f"worker {me.name} was interrupted as it began or ended this work")
+        on_commit(future._tell, future._end((FAILED, lost)))
+        return 1
 
     @atomically(name="hive_task.work")
     def begin(self, me: Worker, pace: float) -> Any:
@@ -213,7 +238,7 @@ class Dispatch:
         gate = self.gate
         while True:
             above, below = gate.pressing.get()
-            if above:
+            if above and (tray is None or tray[0]._priority() < gate.highest()):
                 future = gate.take_urgent()
             else:
                 if tray is None:
@@ -240,7 +265,10 @@ class Dispatch:
         if pace == inf or (self.gate.nearly_empty() and self.gate.back.get()[1] is None):
             return 1
         queued = self.gate.length()
-        return self.policy.batch(queued, len(self.registry.crew.get()), pace) if queued > 1 else 1
+        if queued < 2:
+            return 1
+        workers = len(self.registry.crew.get())
+        return int(self._ask("batch", lambda one: isinstance(one, int) and one > 0, queued, workers, pace))
 
     def _limit(self, future: Future[Any], began: float) -> None:
         limit = future._work.options.time_limit  # type: ignore[union-attr]
@@ -253,17 +281,32 @@ class Dispatch:
         counts = [worker.desk.get()[2] for worker in workers]  # (his own is empty)
         if not any(counts):
             return ()
-        chosen = self.policy.victim(counts)
+        chosen = self._ask("victim", lambda one: one is None or (one in range(len(counts)) and counts[one] > 0), counts)
         if chosen is None:
             return ()
         victim = workers[chosen]
         stack, tray, count, *others = victim.desk.get()
         works = tuple(on_tray(tray))
         half = (len(works) + 1) // 2
-        victim.desk.set((stack, tray_of(works[half:]), count - half, *others))  # type: ignore[arg-type]
+        victim.desk.set((stack, tray_of(works[half:]), count - half, *others))
         if stack is None and half == len(works):
             self._rest(victim, asleep=True)  # he was given it, and has not woken up yet
         return works[:half]
+
+    def _ask(self, what: str, makes_sense: Callable[[Any], bool], *args: Any) -> Any:
+        """An answer of the policy. If it makes none that makes sense, the usual one: nobody's call can raise an error,
+        and workers have to go on."""
+        if type(self.policy) is Policy:
+            return getattr(self.policy, what)(*args)
+        try:
+            answer = getattr(self.policy, what)(*args)
+            if makes_sense(answer):
+                return answer
+            problem = f"returned {answer!r}"
+        except Exception as error:
+            problem = f"raised {error!r}"
+        on_commit(log.error, "%s.%s%r %s; done as usual instead", type(self.policy).__name__, what, args, problem)
+        return getattr(Policy(), what)(*args)
 
     def _rest(self, me: Worker, asleep: bool = False) -> Any:
         """There is nothing to do: be idle, or go, if the scheduler is closed."""
@@ -309,7 +352,7 @@ class Dispatch:
         if status != QUEUED or self._is_begun(future):
             return False
         work = future._work
-        if work is None or work.options.kind != "thread" or work.options.time_limit is not None:
+        if work is None or work.options != PLAIN._replace(priority=work.priority, category=work.category):
             return False
         future._var.set((CLAIMED, callbacks))
         self.gate.ghosts.set(self.gate.ghosts.get() + 1)
@@ -325,8 +368,15 @@ class Dispatch:
         if waits:
             return
         self.put_down(me)
+        self.relieve(me)
+
+    def relieve(self, me: Worker) -> None:
+        """Part of a transaction: see that somebody works instead of a worker who waits, if there is or comes work."""
         run = self.gate.back.get()
         base = now(run)
+        crew = self.registry.crew.get()
+        if me in base.idle or any(one.stands_in_for is me and not one.desk.get()[5] for one in crew):
+            return
         if self.queued() > 0:
             self.hire(me)
         elif base.open:
@@ -337,8 +387,11 @@ class Dispatch:
         """He goes on himself, and whoever stands in for him leaves when he has done what he has begun."""
         waits = me.waits.get() - 1
         me.waits.set(waits)
-        if waits:
-            return
+        if not waits:
+            self._stop_waiting(me)
+
+    def _stop_waiting(self, me: Worker) -> None:
+        me.waits.set(0)
         self.put_down(me)
         for worker in self.registry.crew.get():
             if worker.stands_in_for is me:

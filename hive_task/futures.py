@@ -33,7 +33,7 @@ from concurrent.futures import CancelledError, InvalidStateError
 from concurrent.futures import Future as StandardFuture
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from stm import TransactionTimeout, TVar, atomically, in_transaction, on_commit, retry, run
+from stm import TransactionTimeout, TVar, atomically, in_transaction, on_commit, on_rollback, retry, run
 
 if TYPE_CHECKING:
     from hive_task.dispatch import Dispatch
@@ -147,20 +147,34 @@ class Future(StandardFuture[T]):
                 break
             if self._var.compare_and_set(state, (state[0], (*state[1], fn))):
                 return
-        self._tell((fn,))
+        if in_transaction():
+            on_commit(self._tell, (fn,))
+        else:
+            self._tell((fn,))
 
     def _tell(self, callbacks: tuple[Callable[[Any], object], ...]) -> None:
-        for callback in callbacks:
+        for position, callback in enumerate(callbacks):
             try:
                 callback(self)
             except Exception:
                 log.exception("a callback of %r raised an exception: %r", self, callback)
+            except BaseException:
+                self._tell(callbacks[position + 1 :])
+                raise
+
+    def _belong(self) -> None:
+        """It is made in a transaction: nobody will run the work if that doesn't commit."""
+        self._var = TVar(GONE)
+        self._var.set(NEW)
 
     def _end(self, state: State) -> tuple[Callable[[Any], object], ...]:
         """Part of a transaction: this is what came of the work. Returns the callbacks, to be called after it."""
         callbacks: tuple[Callable[[Any], object], ...] = self._var.get()[1]
         self._var.set(state)
         return callbacks
+
+    def _priority(self) -> int:
+        return 0 if self._work is None else self._work.options.priority
 
     def _forget(self) -> None:
         """Let go of what was needed to run the work."""
@@ -202,6 +216,8 @@ class Future(StandardFuture[T]):
             made = _Standard()
             found = self.__dict__.setdefault("standard", made)
             if found is made:
+                if in_transaction():
+                    on_rollback(self.__dict__.pop, "standard", None)
                 self.add_done_callback(made.announce)
         return found
 

@@ -3,7 +3,7 @@
 A policy changes nothing and remembers nothing: the transaction that asks it applies its answer, and may ask again if it
 has to start over. To choose otherwise, derive from `Policy`, override what is to be different, and give an object of
 the class to `make_scheduler(policy=...)`. An answer that makes no sense (a worker that is not among those named) raises
-`HiveTaskError` where the choice was needed.
+`HiveTaskError` where that is a call of somebody's; where a worker needed it, it is logged, and the usual choice made.
 
 >>> policy = Policy()
 >>> policy.batch(queued=1000, workers=4, seconds=5e-6), policy.batch(queued=1000, workers=4, seconds=0.01)

@@ -169,6 +169,10 @@ class Gate:
         above, below = self.pressing.get()
         self.pressing.set((above + 1, below) if priority > 0 else (above, below + 1))
 
+    def highest(self) -> int:
+        """The highest priority among the urgent works."""
+        return -self.urgent.peek()[0]
+
     def take_urgent(self) -> Future[Any]:
         negative, _, future = self.urgent.get_nowait()
         above, below = self.pressing.get()

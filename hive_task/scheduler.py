@@ -191,6 +191,9 @@ class Scheduler(Executor):
     def put_works(self, works: Iterable[Work]) -> list[Future[Any]]:
         """Submit several works in one step: all of them or, if one of them is bad, none. Their futures, in order."""
         futures = [self._future(work) for work in works]
+        if in_transaction():
+            for future in futures:
+                future._belong()
         if futures:
             self._dispatch.place(tuple(futures))
         return futures
@@ -278,17 +281,17 @@ class Scheduler(Executor):
         end: `current_work().cancel_requested`, and a message at their worker's port."""
         if not isinstance(category, str):
             raise TypeError(f"a category is a name, not {category!r}")
-        works = self.works(category)
-        cancelled = 0
-        for future in works:
-            if not future.done() and future.cancel():
-                cancelled += 1
+        cancelled = sum(1 for future in self.works(category) if not future.done() and future.cancel())
+        run(self._ask_to_end, category, name="hive_task.cancel")
+        return cancelled
+
+    def _ask_to_end(self, category: str) -> None:
         for worker in self._dispatch.registry.crew.get():
             for future, _, dropped, _ in on_stack(worker.desk.get()[0]):
-                if future in works and not dropped:
-                    future.cancel_requested = True
-                    self._staff._notify(worker, SystemEvent("cancel", category))
-        return cancelled
+                work = future._work
+                if work is not None and not dropped and work.category == category:
+                    on_commit(setattr, future, "cancel_requested", True)
+                    self._staff.notify(worker, SystemEvent("cancel", category))
 
     def ports(self) -> PMap[str, Port]:
         """The scheduler's ends of the channels to its workers, by their uuids. What is sent there is received by the

@@ -107,9 +107,9 @@ class Staff:
             run(self._ended, timeout=timeout, name="hive_task.end")
         except TransactionTimeout:
             return False
-        given_up = {worker.thread for worker in self.dispatch.registry.crew.get()}
-        for thread in set(self.threads) - given_up - {threading.current_thread()}:
-            thread.join()
+        if self.dispatch.phase.get() == "stopped":  # else there are some that were given up, and the supervisor stays
+            for thread in set(self.threads) - {threading.current_thread()}:
+                thread.join()
         return True
 
     def _ended(self) -> None:
@@ -155,7 +155,7 @@ class Staff:
             crew.sort(key=lambda worker: (worker not in idle, worker.desk.get()[2]))
             for worker in crew[: before - number]:
                 dispatch.send_away(worker)
-                self._notify(worker, SystemEvent("stop"))
+                self.notify(worker, SystemEvent("stop"))
         if number != before:
             change = Change(time.time(), before, number, reason)
             self.changes.set((*self.changes.get(), change)[-REMEMBERED:])
@@ -197,14 +197,23 @@ class Staff:
         worker.desk.set((None, tray, count, finished, failed, True, notes))
         if again:
             dispatch.give_back(tuple(again))
-        dispatch.strike_off(worker)
         dispatch.registry.lost.set(dispatch.registry.lost.get() + 1)
         for other in dispatch.registry.crew.get():
             if other.stands_in_for is worker:
                 dispatch.send_away(other)
-        if replace and not leaving and worker.stands_in_for is None and self.must_replace():
-            self._hire()
+        if replace:
+            self._replace(worker, leaving)
+        dispatch.strike_off(worker)
         return told
+
+    def _replace(self, worker: Worker, leaving: bool) -> None:
+        """Part of a transaction: somebody must do the work of one who died, or was given up."""
+        waiting = worker.stands_in_for
+        if waiting is not None:
+            if waiting in self.dispatch.registry.crew.get() and waiting.waits.get():
+                self.dispatch.relieve(waiting)
+        elif not leaving and self.must_replace():
+            self._hire()
 
     def must_replace(self) -> bool:
         """Part of a transaction: is there, or may there come, work for another worker?"""
@@ -254,13 +263,12 @@ class Staff:
             if worker.child is not None:
                 on_commit(worker.child.kill)
             return callbacks
-        self._notify(worker, SystemEvent("overdue", error))
+        self.notify(worker, SystemEvent("overdue", error))
         self.dispatch.send_away(worker)
-        if not leaving and worker.stands_in_for is None and self.must_replace():
-            self._hire()
+        self._replace(worker, leaving)
         return callbacks
 
-    def _notify(self, worker: Worker, event: SystemEvent) -> None:
+    def notify(self, worker: Worker, event: SystemEvent) -> None:
         """Send a message to a worker's port, after the commit; whether that works is not the scheduler's concern."""
         on_commit(_post, worker, event)
 

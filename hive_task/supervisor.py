@@ -75,11 +75,14 @@ class Supervisor:
     def round(self, at: float) -> None:
         """One look at everything, at a time of `time.monotonic`."""
         self._set_alarm(inf)  # first: whoever sets it from here on is heard in the next round
-        self.staff.drop_overdue(at)
-        limits = self.staff.limits.get()
-        if limits.minimum < limits.maximum and self.dispatch.phase.get() == "running" and at >= self._look_at:
-            self._scale()
-        self._set_next_alarm()
+        try:
+            self.staff.drop_overdue(at)
+            limits = self.staff.limits.get()
+            if limits.minimum < limits.maximum and self.dispatch.phase.get() == "running" and at >= self._look_at:
+                self._look_at = at + 1.0  # should the policy fail
+                self._scale()
+        finally:
+            self._set_next_alarm()
 
     def _set_alarm(self, at: float) -> None:
         self.dispatch.alarm.set(at)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 KINDS = ("thread", "process")
@@ -129,7 +130,11 @@ def checked(options: Options) -> Options:
 def function_name(fn: Any) -> str:
     """What statistics and pictures call a function: its qualified name."""
     try:
-        return fn.__qualname__  # type: ignore[no-any-return]
+        name = fn.__qualname__
     except AttributeError:
-        inner = getattr(fn, "func", None)  # functools.partial
-        return function_name(inner) if inner is not None else type(fn).__qualname__
+        if type(fn) is partial and type(fn.func) is not partial:
+            return function_name(fn.func)
+    else:
+        if type(name) is str:
+            return name
+    return type(fn).__qualname__

@@ -19,10 +19,11 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent import futures as standard
 from contextlib import contextmanager
+from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hive_task.dispatch import LEAVE
+from hive_task.dispatch import LEAVE, Callbacks
 from hive_task.futures import FAILED, FINISHED, Future, State, await_outcome, here
 from hive_task.registry import Worker
 from hive_task.work import Work, function_name
@@ -35,6 +36,9 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+#: Works that wait for each other and are run on one stack, at most. Beyond that, somebody stands in.
+NESTED = 16
+
 
 class Post:
     """A worker at his post: what his thread knows."""
@@ -45,6 +49,7 @@ class Post:
         self.dispatch = staff.dispatch
         #: Seconds that the last works took, smoothed; infinite at first, for nothing is known.
         self.pace = inf
+        self.nested = 0
 
     def run(self) -> None:
         here.worker = self
@@ -83,23 +88,35 @@ class Post:
             following, callbacks = advance(me, future, state, name, ended, pace)
             future._forget()
             state = None
-            if callbacks:
-                future._tell(callbacks)
-            elif callbacks is None:
+            if callbacks is None:
                 self.dismiss_child()
+            elif callbacks:
+                self._tell(future, callbacks)
+                following = dispatch.begin(me, pace)
             future, following = following, None
             callbacks = None
+
+    def _tell(self, future: Future[Any], callbacks: Callbacks) -> None:
+        try:
+            future._tell(callbacks)
+        except BaseException:  # (`SystemExit` is nothing that a callback of others may do to a worker)
+            log.exception("a callback of %r raised more than an exception", future)
 
     # A work that waits.
 
     def wait_for(self, future: Future[Any], timeout: float | None) -> State:
         """What has become of a future that the current work waits for: by running it, or by letting others run."""
-        if timeout is None and future._dispatch is self.dispatch and self.dispatch.claim(self.worker, future):
-            name = function_name(future._work.fn)  # type: ignore[union-attr]
-            state = call(future._context, future._work)
-            callbacks = self.dispatch.end(self.worker, future, state, name, time.monotonic())
+        mine = timeout is None and future._dispatch is self.dispatch and self.nested < NESTED
+        if mine and self.dispatch.claim(self.worker, future):
+            self.nested += 1
+            try:
+                name = function_name(future._work.fn)  # type: ignore[union-attr]
+                state = call(future._context, future._work)
+                callbacks = self.dispatch.end(self.worker, future, state, name, time.monotonic())
+            finally:
+                self.nested -= 1  # (what is cut off here by an exception, the end of the outer work sees to)
             future._forget()
-            future._tell(callbacks or ())
+            self._tell(future, callbacks or ())
             return future._var.get()
         with self.blocking():
             return await_outcome(future, timeout)
@@ -129,6 +146,8 @@ class Post:
             if child is None or not child.alive:
                 self.dismiss_child()
                 child = me.child = Child(me.name)
+            if self._is_dropped():  # its time was over before there was anything to be killed
+                child.kill()
             return FINISHED, child.run(future._context)
         except ChildDied as died:
             self.dismiss_child()
@@ -238,9 +257,10 @@ def wait(
 def as_completed(fs: Iterable[standard.Future[T]], timeout: float | None = None) -> Iterator[standard.Future[T]]:
     """`concurrent.futures.as_completed`; in a work, others are run meanwhile."""
     completed = standard.as_completed(fs, timeout)
+    found: list[standard.Future[T]] = []  # (a variable would keep the future alive while the caller has it)
     while True:
         with blocking():
-            future = next(completed, None)
-        if future is None:
+            found.extend(islice(completed, 1))
+        if not found:
             return
-        yield future
+        yield found.pop()
