@@ -13,7 +13,7 @@ import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
-from typing import Any
+from typing import Any, cast
 
 from hive_task import _child
 from hive_task.errors import UnpicklableWork
@@ -74,6 +74,20 @@ def _blame(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any
 def main_module() -> tuple[str, str] | None:
     """How a child can import the main module; `None` if it can't, or must not: a `__main__.py` has no guard."""
     module = sys.modules.get("__main__")
+    if module is _main[0] and not hasattr(module, "__file__"):
+        return cast(
+            "tuple[str, str] | None", _main[1]
+        )  # at the interpreter's exit CPython takes a script's `__file__` away
+    found = _importable(module)
+    _main[:] = module, found
+    return found
+
+
+#: The main module, and how it can be imported, as it was when somebody last asked.
+_main: list[Any] = [None, None]
+
+
+def _importable(module: Any) -> tuple[str, str] | None:
     spec = getattr(module, "__spec__", None)
     if spec is not None:
         return None if spec.name.rpartition(".")[2] == "__main__" else ("module", spec.name)

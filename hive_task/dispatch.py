@@ -18,9 +18,11 @@ alone. A work that came from outside to a busy scheduler changed one variable.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
 from math import inf
+from pathlib import Path
 from typing import Any
 
 from hive_task.errors import HiveTaskError, SchedulerClosed, WorkerLost
@@ -28,13 +30,16 @@ from hive_task.futures import CANCELLED, CLAIMED, FAILED, GONE, QUEUED, Future, 
 from hive_task.policy import Policy
 from hive_task.profiles import NOTES
 from hive_task.queues import Base, Gate, now, on_tray, tray_of
-from hive_task.registry import Registry, Stack, Worker, is_on
+from hive_task.registry import Registry, Stack, Worker, is_on, on_stack
 from hive_task.work import PLAIN
-from stm import TVar, atomically, in_transaction, on_commit, retry
+from stm import TVar, atomically, detached, in_transaction, on_commit, retry
 
 log = logging.getLogger(__name__)
 
 Callbacks = tuple[Callable[[Any], object], ...]
+
+#: Where decisions are made.
+_FILES = ("dispatch", "queues", "registry", "staff", "supervisor", "survey")
 
 #: What a worker is told instead of a work: to go; or to ask again.
 LEAVE = object()
@@ -62,6 +67,9 @@ class Dispatch:
     def put(self, future: Future[Any]) -> None:
         """Submit a work. `SchedulerClosed` if nobody will run it."""
         if in_transaction():
+            if is_uninvited():
+                detached(self.put, future)
+                return
             future._belong()
         back = self.gate.back
         run = back.peek()  # should that not be what the transaction would see, then it is not replaced
@@ -324,6 +332,9 @@ class Dispatch:
     def _leave(self, me: Worker) -> Any:
         self.put_down(me)
         self.strike_off(me)
+        waiting = me.stands_in_for
+        if waiting is not None and waiting.waits.get() and waiting in self.registry.crew.get():
+            self.relieve(waiting)
         return LEAVE
 
     def strike_off(self, me: Worker) -> None:
@@ -374,12 +385,28 @@ class Dispatch:
         """Part of a transaction: see that somebody works instead of a worker who waits, if there is or comes work."""
         run = self.gate.back.get()
         base = now(run)
-        crew = self.registry.crew.get()
-        if me in base.idle or any(one.stands_in_for is me and not one.desk.get()[5] for one in crew):
+        if me in base.idle:
             return
+        for one in self.registry.crew.get():
+            if one.stands_in_for is me:
+                stack, tray, count, finished, failed, leaving, notes = one.desk.get()
+                if leaving and stack is not None and not any(entry[2] for entry in on_stack(stack)):
+                    one.desk.set(
+                        (stack, tray, count, finished, failed, False, notes)
+                    )  # he is at work still: he may stay
+                    return
+                if not leaving:
+                    return
         if self.queued() > 0:
             self.hire(me)
-        elif base.open:
+        else:
+            self.be_vacant(me)
+
+    def be_vacant(self, me: Worker) -> None:
+        """Part of a transaction: the next work brings somebody who stands in for this worker, who waits."""
+        run = self.gate.back.get()
+        base = now(run)
+        if me not in base.idle:
             self.gate.store(run, base._replace(idle=(*base.idle, me)))
 
     @atomically(name="hive_task.wait")
@@ -405,9 +432,14 @@ class Dispatch:
 
     # Asking and cancelling.
 
-    @atomically(name="hive_task.cancel")
     def cancel(self, future: Future[Any]) -> tuple[bool, Callbacks]:
         """Cancel a work that has not begun. Is it cancelled, now or before? And callbacks to be called."""
+        if in_transaction() and is_uninvited():
+            return detached(self._cancel, future)
+        return self._cancel(future)
+
+    @atomically(name="hive_task.cancel")
+    def _cancel(self, future: Future[Any]) -> tuple[bool, Callbacks]:
         status = future._var.get()[0]
         if status >= CANCELLED:
             return status == CANCELLED, ()
@@ -443,6 +475,23 @@ class Dispatch:
         """Part of a transaction: the supervisor is to look then, or earlier."""
         if at < self.alarm.get():
             self.alarm.set(at)
+
+
+def is_uninvited() -> bool:
+    """Is this a signal handler or a finalizer that has interrupted a decision of a scheduler in this thread?
+
+    What it does must not become a part of that: a decision reads variables and sets them later. (Asked only in a
+    transaction, so it is nothing that a work would pay for.)
+    """
+    frame = sys._getframe(2)
+    while frame is not None:
+        if frame.f_code.co_filename in _DECIDING:
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
+
+_DECIDING = {str(Path(__file__).with_name(f"{name}.py")) for name in _FILES}
 
 
 def _nobody(stands_in_for: Worker | None) -> Worker:

@@ -57,7 +57,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from pyrsistent import PMap, pmap
 
-from hive_task.dispatch import Dispatch
+from hive_task.dispatch import Dispatch, is_uninvited
 from hive_task.futures import Future, here
 from hive_task.messages import Channel, LocalChannel, LocalPort, Port, SystemEvent
 from hive_task.picture import Picture
@@ -68,7 +68,7 @@ from hive_task.staff import Staff
 from hive_task.supervisor import Supervisor
 from hive_task.survey import survey
 from hive_task.work import PLAIN, Work, make_work
-from stm import in_transaction, on_commit, run
+from stm import detached, in_transaction, on_commit, run
 
 __all__ = ["Scheduler", "make_scheduler", "make_work", "put_work", "put_works", "start_scheduler", "stop_scheduler"]
 
@@ -152,6 +152,8 @@ class Scheduler(Executor):
                 raise RuntimeError(
                     "a transaction can't wait for a scheduler's end: it would have to see it; stop it after"
                 )
+        if in_transaction() and is_uninvited():
+            detached(self._staff.close)
         self._staff.close()
         if cancel_futures:
             self._staff.cancel_queued()
@@ -191,10 +193,13 @@ class Scheduler(Executor):
     def put_works(self, works: Iterable[Work]) -> list[Future[Any]]:
         """Submit several works in one step: all of them or, if one of them is bad, none. Their futures, in order."""
         futures = [self._future(work) for work in works]
-        if in_transaction():
-            for future in futures:
-                future._belong()
         if futures:
+            if in_transaction() and is_uninvited():
+                detached(self._dispatch.place, tuple(futures))
+                return futures
+            if in_transaction():
+                for future in futures:
+                    future._belong()
             self._dispatch.place(tuple(futures))
         return futures
 
@@ -388,6 +393,10 @@ def _leave_all_behind() -> None:
         staff.leave_behind()
 
 
+# What is registered later runs earlier. With the first finalizer, `weakref` registers what ends all that exist at the
+# exit, children of workers among them; that must not come before the works are done.
+_first = weakref.finalize(Scheduler, int)
+_first.atexit = False
 atexit.register(_finish_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_leave_all_behind)

@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 #: Changes of the number of workers that are remembered.
 REMEMBERED = 20
 
+#: Seconds after which to try again to start a thread, if there could be no more.
+TRY_AGAIN = 1.0
+
 #: Futures that have ended, each with the callbacks that are to be told.
 Told = list[tuple[Future[Any], Callbacks]]
 
@@ -90,6 +93,8 @@ class Staff:
         run = dispatch.gate.back.get()
         base = now(run)
         dispatch.gate.store(run, base._replace(open=False, watched=False))
+        if not dispatch.registry.crew.get() and dispatch.queued() > 0:
+            self._hire()  # they could not be started
         dispatch.phase.set("stopping" if dispatch.registry.crew.get() else "stopped")
         for worker in base.idle:
             if not worker.waits.get():
@@ -132,9 +137,9 @@ class Staff:
 
     def _start(self, worker: Worker) -> None:
         worker.thread = threading.Thread(target=Post(worker, self).run, name=worker.name, daemon=True)
-        self.threads.add(worker.thread)
         try:
             worker.thread.start()
+            self.threads.add(worker.thread)
         except RuntimeError as error:  # no more threads
             log.error("worker %s can't start: %s", worker.name, error)
             self.bury(worker, error, replace=False)
@@ -187,7 +192,7 @@ class Staff:
             if dropped or work is None:
                 continue
             if future._runs < work.options.reruns:
-                future._runs += 1
+                on_commit(setattr, future, "_runs", future._runs + 1)
                 again.append(future)
                 continue
             lost = WorkerLost(f"worker {worker.name} died while it ran {work!r}: {error!r}")
@@ -204,6 +209,18 @@ class Staff:
         if replace:
             self._replace(worker, leaving)
         dispatch.strike_off(worker)
+        waiting = worker.stands_in_for
+        if not replace:
+            if waiting is not None and waiting.waits.get():
+                dispatch.be_vacant(waiting)
+            dispatch.wake_supervisor(time.monotonic() + TRY_AGAIN)
+        if dispatch.phase.get() == "stopped":  # nobody can be hired, and nobody is left
+            for future in tuple(dispatch.queued_works()):
+                lost = WorkerLost(f"there is no worker left who could run this work: {error!r}")
+                dispatch.gate.ghosts.set(dispatch.gate.ghosts.get() + 1)
+                told.append((future, future._end((FAILED, lost))))
+                finished_, failed_, profile = dispatch.registry.past.get()
+                dispatch.registry.past.set((finished_, failed_ + 1, profile))
         return told
 
     def _replace(self, worker: Worker, leaving: bool) -> None:
@@ -212,8 +229,23 @@ class Staff:
         if waiting is not None:
             if waiting in self.dispatch.registry.crew.get() and waiting.waits.get():
                 self.dispatch.relieve(waiting)
-        elif not leaving and self.must_replace():
+        elif (not leaving and self.must_replace()) or (self.dispatch.queued() > 0 and not self._others_work(worker)):
             self._hire()
+
+    def _others_work(self, worker: Worker) -> bool:
+        return any(one is not worker and not one.desk.get()[5] for one in self.dispatch.registry.crew.get())
+
+    @atomically(name="hive_task.fill")
+    def fill_gaps(self) -> None:
+        """Hire those who could not be started, for want of threads."""
+        dispatch = self.dispatch
+        if dispatch.phase.get() == "running" and len(self.regular()) < (least := self.limits.get().minimum):
+            self.resize(least, "instead of workers that could not start")
+        if dispatch.queued() > 0:
+            for worker in dispatch.registry.crew.get():
+                if worker.waits.get():
+                    dispatch.put_down(worker)
+                    dispatch.relieve(worker)
 
     def must_replace(self) -> bool:
         """Part of a transaction: is there, or may there come, work for another worker?"""

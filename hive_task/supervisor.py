@@ -62,7 +62,7 @@ class Supervisor:
             last = time.monotonic()
             try:
                 self.round(last)
-            except Exception:
+            except BaseException:  # a callback's `SystemExit`, say: the works of others still have time limits
                 log.exception("the supervisor of %s failed in a round; it goes on", self.dispatch.name)
 
     def _orders(self) -> tuple[str, float]:
@@ -77,6 +77,7 @@ class Supervisor:
         self._set_alarm(inf)  # first: whoever sets it from here on is heard in the next round
         try:
             self.staff.drop_overdue(at)
+            self.staff.fill_gaps()
             limits = self.staff.limits.get()
             if limits.minimum < limits.maximum and self.dispatch.phase.get() == "running" and at >= self._look_at:
                 self._look_at = at + 1.0  # should the policy fail

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from stm._lazy import lazily
-from stm.atomically import atomically, check, in_transaction, or_else, retry, run
+from stm.atomically import atomically, check, detached, in_transaction, or_else, retry, run
 from stm.errors import (
     BlockedForever,
     IrrevocableRetry,
@@ -44,6 +44,7 @@ __all__ = [
     "after",
     "atomically",
     "check",
+    "detached",
     "exchange",
     "in_transaction",
     "on_commit",

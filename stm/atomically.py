@@ -22,7 +22,7 @@ transaction, decorated or not, joins it; a decorated one is a nested scope.
 
 What runs in a body uninvited, a signal handler or a finalizer that uses transactional variables, joins it too: its
 writes count if and when that attempt commits, and are discarded with it, for instance if the body goes on to `retry`.
-So a handler that must be heard sets a plain flag or writes to a pipe, or hands the write to another thread. What it
+So a handler that must be heard calls `detached`, sets a plain flag or writes to a pipe. What it
 does to a variable that the body reads before and sets after, the body overwrites; `update`, `compare_and_set`,
 `exchange`, and the collections, which are made of these, notice it and start over. While the library itself is at work
 (beginning, committing, waiting), such code is a transaction of its own. One thing it can't do then: if it changes what
@@ -56,7 +56,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar, overload
 from stm.errors import IrrevocableRetry
 from stm.execution import Options, in_scope, transact
 from stm.quick import quick
-from stm.transaction import Retry, Transaction, active, descriptor
+from stm.transaction import Retry, Transaction, active, descriptor, here
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -160,6 +160,37 @@ def run(
 def in_transaction() -> bool:
     """Is the calling thread inside a transaction?"""
     return descriptor().writes is not None
+
+
+def detached(fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call `fn(*args)` apart from the transaction that the calling thread is in, if it is in one.
+
+    For code that runs uninvited, a signal handler or a finalizer: what it does is its own, takes effect at once, and
+    stays if the transaction that it interrupted is discarded. That transaction notices, as it would a change by another
+    thread. `fn` must not wait for what only that transaction would do; and in an irrevocable transaction it must not
+    change what that has read (the body would have to run again).
+
+    >>> from stm import TVar, run
+    >>> heard, x = TVar(0), TVar(0)
+    >>> def body():
+    ...     x.set(1)
+    ...     detached(heard.set, 1)  # as a signal handler would, here
+    ...     raise ValueError
+    >>> try:
+    ...     run(body)
+    ... except ValueError:
+    ...     x.value, heard.value
+    (0, 1)
+    """
+    tx = descriptor()
+    if tx.writes is None:
+        return fn(*args, **kwargs)
+    apart = Transaction()
+    try:
+        here.tx = apart
+        return fn(*args, **kwargs)
+    finally:
+        here.tx = tx
 
 
 def retry() -> NoReturn:

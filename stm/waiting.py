@@ -3,9 +3,9 @@
 Promises
 --------
 No polling: after a few glances, which end within 100 microseconds (spin, then park) and are given up where they don't
-pay, a waiting thread is in one blocking call. No lost wake-up: registering, and then checking that nothing has changed yet, is one step under the
-commit lock, and so is publishing and looking who waits. No waiter left behind: `withdraw` is one C call that no signal
-can split, and runs however the wait ends. Ctrl-C interrupts the wait.
+pay, a waiting thread is in one blocking call. No lost wake-up: registering, and then checking that nothing has changed
+yet, is one step under the commit lock, and so is publishing and looking who waits. No waiter left behind: `withdraw` is
+one C call that no signal can split, and runs however the wait ends. Ctrl-C interrupts the wait.
 
 A committer wakes in the very C call that publishes (`transaction.publish`), oldest waiter first, so that an
 exception thrown into it can't come between. The same call marks the waiter, so that nobody wakes it twice; and a
