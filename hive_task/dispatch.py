@@ -32,7 +32,7 @@ from hive_task.profiles import NOTES
 from hive_task.queues import Base, Gate, now, on_tray, tray_of
 from hive_task.registry import Registry, Stack, Worker, is_on, on_stack
 from hive_task.work import PLAIN
-from stm import TVar, atomically, detached, in_transaction, on_commit, retry
+from stm import TVar, atomically, detached, in_transaction, on_commit
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +54,13 @@ class Dispatch:
         self.policy = policy
         self.gate = Gate()
         self.registry = Registry()
+        #: Workers who look for work just now, and will look once more before they rest (`seek_work`).
+        self.seekers: set[Worker] = set()
         self.cancelled: TVar[int] = TVar(0, name="works cancelled")
         #: When the supervisor is to look next (on `time.monotonic`).
         self.alarm: TVar[float] = TVar(inf, name="alarm")
+        #: Has something happened since he looked at the number of workers that he waits for?
+        self.scale_now: TVar[bool] = TVar(False, name="scale now")
         #: "new", "running", "stopping" (it takes no more work), or "stopped" (and all is done).
         self.phase: TVar[str] = TVar("new", name="phase")
         #: Part of a transaction: a new worker in the registry, who starts after the commit.
@@ -117,7 +121,7 @@ class Dispatch:
             futures = ordinary = futures[handed:]
         if futures and base.watched:
             base = base._replace(watched=False)
-            self.wake_supervisor(time.monotonic())
+            self.wake_supervisor(time.monotonic(), scale=True)
         if any(future._priority() for future in futures):
             ordinary = tuple(one for one in futures if not one._priority())
             for future in futures:
@@ -167,8 +171,9 @@ class Dispatch:
         self, me: Worker, future: Future[Any], state: State, name: str, ended: float, pace: float
     ) -> tuple[Any, Callbacks | None]:
         """End a work, and begin the next one if there is any. That one, None or `LEAVE`; and callbacks to be called, or
-        None if the work has been given up meanwhile, and this comes too late. `AGAIN` if there are callbacks: they are
-        to be called before the worker asks for the next work."""
+        None if the work has been given up meanwhile, and this comes too late. `AGAIN` if there are callbacks, which are
+        to be called before the worker begins another work; or if there is nothing on his tray, so that whoever waits
+        for the result need not wait until the worker has looked elsewhere."""
         stack, tray, count, finished, failed, leaving, notes = me.desk.get()
         var = future._var
         callbacks = var.get()[1]
@@ -187,7 +192,9 @@ class Dispatch:
                 me.desk.set(((following, ended, False, None), rest, count - 1, finished, failed, leaving, notes))
                 return following, callbacks
         callbacks = self._end(me, future, state, name, ended)
-        return (AGAIN if callbacks else self._next(me, pace)), callbacks
+        if callbacks or tray is None:
+            return AGAIN, callbacks
+        return self._next(me, pace), callbacks
 
     @atomically(name="hive_task.end")
     def end(self, me: Worker, future: Future[Any], state: State, name: str, ended: float) -> Callbacks | None:
@@ -231,13 +238,23 @@ class Dispatch:
         """Begin a work: that, None if there is none (the worker is idle then), or `LEAVE`."""
         return self._next(me, pace)
 
-    @atomically(name="hive_task.idle")
     def await_work(self, me: Worker, pace: float) -> Any:
-        """Sleep until somebody hands the worker a work, or sends him away; then as `begin`."""
-        desk = me.desk.get()
-        if desk[1] is None and not desk[5]:
-            retry()
-        return self._next(me, pace)
+        """Sleep until somebody hands the worker, who is idle, a work, or sends him away; then as `begin`."""
+        while (desk := me.desk.get())[1] is None and not desk[5]:
+            me.desk.await_change(desk)
+        return self.begin(me, pace)
+
+    def seek_work(self, me: Worker, pace: float) -> Any:
+        """Before a worker rests: look for a moment, awake, whether something comes; then as `begin`. One at a time."""
+        if not self.seekers:
+            self.seekers.add(me)
+            try:
+                run = self.gate.back.peek()
+                if run[1] is None and run[3][5]:  # which is open
+                    self.gate.back.await_change(run, park=False)
+            finally:
+                self.seekers.discard(me)
+        return self.begin(me, pace)
 
     def _next(self, me: Worker, pace: float) -> Any:
         stack, tray, count, finished, failed, leaving, notes = me.desk.get()
@@ -298,7 +315,11 @@ class Dispatch:
         half = (len(works) + 1) // 2
         victim.desk.set((stack, tray_of(works[half:]), count - half, *others))
         if stack is None and half == len(works):
-            self._rest(victim, asleep=True)  # he was given it, and has not woken up yet
+            # He was given it, and has not woken up yet.
+            if self.gate.pressing.get()[1]:
+                victim.desk.set((stack, (self.gate.take_urgent(), None), 1, *others))
+            else:
+                self._rest(victim, asleep=True)
         return works[:half]
 
     def _ask(self, what: str, makes_sense: Callable[[Any], bool], *args: Any) -> Any:
@@ -337,11 +358,16 @@ class Dispatch:
             self.relieve(waiting)
         return LEAVE
 
-    def strike_off(self, me: Worker) -> None:
+    def strike_off(self, me: Worker, replace: bool = True) -> None:
         """Part of a transaction: the worker, who has nothing before him any more, is gone."""
         self.registry.leave(me)
+        if replace and self.queued() > 0 and not any(map(self._takes_works, self.registry.crew.get())):
+            self.hire(None)
         if not self.registry.crew.get() and not now(self.gate.back.get()).open:
             self.phase.set("stopped")
+
+    def _takes_works(self, worker: Worker) -> bool:
+        return not worker.desk.get()[5] and not worker.waits.get()
 
     def put_down(self, me: Worker) -> None:
         """Part of a transaction: the worker is not idle any more, and what is on his tray goes back to the queue."""
@@ -471,8 +497,10 @@ class Dispatch:
                 if future._var.get()[0] == QUEUED:
                     yield future
 
-    def wake_supervisor(self, at: float) -> None:
-        """Part of a transaction: the supervisor is to look then, or earlier."""
+    def wake_supervisor(self, at: float, scale: bool = False) -> None:
+        """Part of a transaction: the supervisor is to look then, or earlier; also at the number of workers."""
+        if scale:
+            self.scale_now.set(True)
         if at < self.alarm.get():
             self.alarm.set(at)
 
@@ -487,9 +515,14 @@ def is_uninvited() -> bool:
     while frame is not None:
         if frame.f_code.co_filename in _DECIDING:
             return True
+        if frame.f_code in OUTSIDE:
+            return False
         frame = frame.f_back  # type: ignore[assignment]
     return False
 
+
+#: Functions that call works and callbacks, outside decisions.
+OUTSIDE = {Future._tell.__code__}
 
 _DECIDING = {str(Path(__file__).with_name(f"{name}.py")) for name in _FILES}
 

@@ -3,7 +3,8 @@
 Promises: a `Future` is a `concurrent.futures.Future`, and may be used wherever one is expected: `as_completed`, `wait`,
 `asyncio.wrap_future`, callbacks. Beyond that, `result`, `done` and the others may be called in a transaction: they are
 a part of it, and `result` waits by `retry`, so that `or_else(a.result, b.result)` waits for either. (In the transaction
-that submits the work its result can't be waited for: the work isn't there before the commit.) `cancel` is one
+that submits the work its result can't be waited for: the work isn't there before the commit. And nobody stands in for a
+worker who waits so: see below.) `cancel` is one
 transaction with the queue's: the work is cancelled, or was begun, and every picture says so.
 
 A worker who waits for a future lets others run: if the work that it waits for is still queued, it runs it there and
@@ -33,7 +34,7 @@ from concurrent.futures import CancelledError, InvalidStateError
 from concurrent.futures import Future as StandardFuture
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from stm import TransactionTimeout, TVar, atomically, in_transaction, on_commit, on_rollback, retry, run
+from stm import TransactionTimeout, TVar, in_transaction, on_commit, on_rollback, retry, run
 
 if TYPE_CHECKING:
     from hive_task.dispatch import Dispatch
@@ -130,12 +131,16 @@ class Future(StandardFuture[T]):
         if self._dispatch is None:
             return self.cancelled()
         cancelled, callbacks = self._dispatch.cancel(self)
-        if callbacks:
+        if cancelled:
             if in_transaction():
-                on_commit(self._tell, callbacks)
+                on_commit(self._cancelled, callbacks)
             else:
-                self._tell(callbacks)
+                self._cancelled(callbacks)
         return cancelled
+
+    def _cancelled(self, callbacks: tuple[Callable[[Any], object], ...]) -> None:
+        self._forget()
+        self._tell(callbacks)
 
     def add_done_callback(self, fn: Callable[[Any], object]) -> None:
         """Call `fn(future)` once it is done; at once if it is. Callbacks are called in the order of their addition."""
@@ -281,11 +286,11 @@ def _outcome(var: TVar[State]) -> State:
     return state
 
 
-_await_outcome = atomically(name="Future.result")(_outcome)
-
-
 def await_outcome(future: Future[Any], timeout: float | None) -> State:
-    """Sleep until it is done. `TransactionTimeout` after so many seconds."""
-    if timeout is None:
-        return _await_outcome(future._var)
-    return run(_outcome, future._var, timeout=timeout, name="Future.result")
+    """Sleep until it is done. `TimeoutError` after so many seconds."""
+    var = future._var
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while (state := var.get())[0] < CANCELLED:
+        if not var.await_change(state, timeout=None if deadline is None else max(0.0, deadline - time.monotonic())):
+            raise TimeoutError
+    return state

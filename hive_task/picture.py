@@ -3,10 +3,7 @@
 Promise: a `Picture` is of one moment, so in every one ever taken
 `totals.submitted == queued + running + finished + failed + cancelled`. Nothing in it changes afterwards, and taking it
 neither waits for the work nor disturbs it. Durations are in seconds. `taken` and `Change.at` are Unix time; every
-other time is a span.
-
-Durations of functions and percentiles are kept by each worker for itself and published when it becomes idle, or every
-`PUBLISHED_EVERY` seconds while it is busy: they may lag behind the totals by so much.
+other time is a span. Counts and durations of functions are those of the same moment (see `profiles`).
 
 >>> totals = Totals(submitted=3, queued=1, running=1, finished=1)
 >>> totals.balanced, totals.done
@@ -21,9 +18,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pyrsistent import PMap, pmap
-
-#: Seconds after which a busy worker tells what it has measured.
-PUBLISHED_EVERY = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +77,11 @@ class WorkerPicture:
 
 @dataclass(frozen=True, slots=True)
 class QueuePicture:
-    """A queue: "common" for what was submitted from outside, one for each other priority, one for each worker."""
+    """A queue: "common" for what was submitted from outside, one for each other priority, one for each worker.
+
+    `length` includes works that have been cancelled, or run by who waited for them, and not been passed over yet;
+    `Totals.queued` does not.
+    """
 
     name: str
     length: int
@@ -93,7 +91,7 @@ class QueuePicture:
 @dataclass(frozen=True, slots=True)
 class Percentiles:
     """Of how many, and in seconds: half of them took at most `p50`, and so on (within a factor of the square root of
-    two: they are counted in classes, each twice as wide as the one before)."""
+    two, or less: they are counted in classes, see `profiles`)."""
 
     count: int = 0
     p50: float = 0.0

@@ -143,6 +143,10 @@ class Staff:
         except RuntimeError as error:  # no more threads
             log.error("worker %s can't start: %s", worker.name, error)
             self.bury(worker, error, replace=False)
+        except BaseException as error:  # Ctrl-C
+            if worker.thread.ident is None:
+                self.bury(worker, error, replace=False)
+            raise
 
     def resize(self, number: int, reason: str, only_idle: bool = False) -> None:
         """Part of a transaction: have so many workers, not counting those who stand in for others. Idle ones leave
@@ -162,6 +166,7 @@ class Staff:
                 dispatch.send_away(worker)
                 self.notify(worker, SystemEvent("stop"))
         if number != before:
+            dispatch.scale_now.set(True)
             change = Change(time.time(), before, number, reason)
             self.changes.set((*self.changes.get(), change)[-REMEMBERED:])
             on_commit(log.info, "%s: %d workers, after %d: %s", dispatch.name, number, before, reason)
@@ -208,12 +213,13 @@ class Staff:
                 dispatch.send_away(other)
         if replace:
             self._replace(worker, leaving)
-        dispatch.strike_off(worker)
+        dispatch.strike_off(worker, replace)
         waiting = worker.stands_in_for
         if not replace:
             if waiting is not None and waiting.waits.get():
                 dispatch.be_vacant(waiting)
             dispatch.wake_supervisor(time.monotonic() + TRY_AGAIN)
+        dispatch.wake_supervisor(time.monotonic() + TRY_AGAIN, scale=True)
         if dispatch.phase.get() == "stopped":  # nobody can be hired, and nobody is left
             for future in tuple(dispatch.queued_works()):
                 lost = WorkerLost(f"there is no worker left who could run this work: {error!r}")
@@ -229,11 +235,8 @@ class Staff:
         if waiting is not None:
             if waiting in self.dispatch.registry.crew.get() and waiting.waits.get():
                 self.dispatch.relieve(waiting)
-        elif (not leaving and self.must_replace()) or (self.dispatch.queued() > 0 and not self._others_work(worker)):
+        elif not leaving and self.must_replace():
             self._hire()
-
-    def _others_work(self, worker: Worker) -> bool:
-        return any(one is not worker and not one.desk.get()[5] for one in self.dispatch.registry.crew.get())
 
     @atomically(name="hive_task.fill")
     def fill_gaps(self) -> None:
@@ -317,6 +320,7 @@ class Staff:
         for future in (*dispatch.queued_works(), *begun):
             if future._var.get()[0] < CANCELLED:
                 future._var.set((FAILED, error))
+                future.__dict__.pop("standard", None)  # its lock may be held by a thread that is not here
         run = dispatch.gate.back.get()
         dispatch.gate.store(run, now(run)._replace(open=False, idle=()))
         dispatch.registry.disband()

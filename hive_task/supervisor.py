@@ -42,8 +42,8 @@ class Supervisor:
 
     def start(self) -> None:
         self.thread = threading.Thread(target=self._run, name=f"{self.dispatch.name}-supervisor", daemon=True)
-        self.staff.threads.add(self.thread)
         self.thread.start()
+        self.staff.threads.add(self.thread)
 
     def _run(self) -> None:
         last = -inf
@@ -79,7 +79,8 @@ class Supervisor:
             self.staff.drop_overdue(at)
             self.staff.fill_gaps()
             limits = self.staff.limits.get()
-            if limits.minimum < limits.maximum and self.dispatch.phase.get() == "running" and at >= self._look_at:
+            asked = self.dispatch.scale_now.swap(False) or at >= self._look_at
+            if asked and limits.minimum < limits.maximum and self.dispatch.phase.get() == "running":
                 self._look_at = at + 1.0  # should the policy fail
                 self._scale()
         finally:

@@ -95,6 +95,8 @@ def _worker(worker: Worker, desk: Any, seconds: float, waits: int, at: float, id
             waiting = place > 0 or waits > 0
             name = function_name(work.fn)
             works.append(RunningWork(name, max(0.0, at - began), category, priority, kind, limit, waiting))
+        else:  # it has ended since
+            works.append(RunningWork("(ended)", max(0.0, at - began)))
     works.reverse()
     if any(entry[2] for entry in on_stack(stack)):
         state = "overdue"

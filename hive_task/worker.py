@@ -23,16 +23,19 @@ from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hive_task.dispatch import LEAVE, Callbacks
-from hive_task.futures import FAILED, FINISHED, Future, State, await_outcome, here
+from hive_task.dispatch import AGAIN, LEAVE, OUTSIDE, Callbacks
+from hive_task.futures import CANCELLED, FAILED, FINISHED, Future, State, await_outcome, here
 from hive_task.registry import Worker
 from hive_task.work import Work, function_name
+from stm import TQueue, TransactionTimeout, check, run
+from stm.collections import Empty
 
 if TYPE_CHECKING:
     from hive_task.messages import Port
     from hive_task.staff import Staff
 
 T = TypeVar("T")
+DoneAndNotDone = standard._base.DoneAndNotDoneFutures
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +95,9 @@ class Post:
                 self.dismiss_child()
             elif callbacks:
                 self._tell(future, callbacks)
-                following = dispatch.begin(me, pace)
             future, following = following, None
+            if future is AGAIN:
+                future = dispatch.seek_work(me, pace)
             callbacks = None
 
     def _tell(self, future: Future[Any], callbacks: Callbacks) -> None:
@@ -184,6 +188,9 @@ def call(context: Any, work: Any) -> State:
         return FAILED, error
 
 
+OUTSIDE.add(call.__code__)
+
+
 class CurrentWork:
     """What a work can know of itself, while it runs. See `current_work`."""
 
@@ -248,16 +255,65 @@ def blocking() -> Iterator[None]:
 
 def wait(
     fs: Iterable[standard.Future[Any]], timeout: float | None = None, return_when: str = standard.ALL_COMPLETED
-) -> standard._base.DoneAndNotDoneFutures[Any]:
-    """`concurrent.futures.wait`; in a work, others are run meanwhile."""
+) -> DoneAndNotDone:
+    """`concurrent.futures.wait`; in a work, others are run meanwhile.
+
+    (For futures of schedulers it makes no use of that: interrupted by Ctrl-C, it may leave their locks behind.)
+    """
+    futures = set(fs)
+    if return_when not in (standard.FIRST_COMPLETED, standard.FIRST_EXCEPTION, standard.ALL_COMPLETED):
+        raise ValueError(f"return_when is FIRST_COMPLETED, FIRST_EXCEPTION or ALL_COMPLETED, not {return_when!r}")
     with blocking():
-        return standard.wait(fs, timeout, return_when)
+        if not all(isinstance(future, Future) for future in futures):
+            return standard.wait(futures, timeout, return_when)
+        try:
+            run(_enough, futures, return_when, timeout=None if timeout is None else max(0.0, timeout))
+        except TransactionTimeout:
+            pass
+    done = {future for future in futures if future.done()}
+    return DoneAndNotDone(done, futures - done)
+
+
+def _enough(futures: set[Future[Any]], return_when: str) -> None:
+    """Part of a transaction: wait for as many as are wanted, and read no more of them than that needs."""
+    for future in futures:
+        status = future._var.get()[0]
+        if return_when == standard.ALL_COMPLETED:
+            check(status >= CANCELLED)
+        elif status == FAILED or (status >= CANCELLED and return_when == standard.FIRST_COMPLETED):
+            return
+    if return_when == standard.FIRST_EXCEPTION:
+        check(all(future.done() for future in futures))
+    elif return_when == standard.FIRST_COMPLETED:
+        check(not futures)
 
 
 def as_completed(fs: Iterable[standard.Future[T]], timeout: float | None = None) -> Iterator[standard.Future[T]]:
     """`concurrent.futures.as_completed`; in a work, others are run meanwhile."""
-    completed = standard.as_completed(fs, timeout)
-    found: list[standard.Future[T]] = []  # (a variable would keep the future alive while the caller has it)
+    futures = set(fs)
+    if not all(isinstance(future, Future) for future in futures):
+        completed = standard.as_completed(futures, timeout)
+    else:
+        completed = _as_completed(futures, None if timeout is None else time.monotonic() + timeout)
+    return _letting_others_run(completed)
+
+
+def _as_completed(futures: set[Any], deadline: float | None) -> Iterator[Any]:
+    total = len(futures)
+    arrived: TQueue[Any] = TQueue()
+    for future in futures:
+        future.add_done_callback(arrived.put)
+    futures.clear()  # (variables would keep the futures alive while the caller has them)
+    future = None
+    for number in range(total):
+        try:
+            yield arrived.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+        except Empty:
+            raise TimeoutError(f"{total - number} (of {total}) futures unfinished") from None
+
+
+def _letting_others_run(completed: Iterator[standard.Future[T]]) -> Iterator[standard.Future[T]]:
+    found: list[standard.Future[T]] = []
     while True:
         with blocking():
             found.extend(islice(completed, 1))

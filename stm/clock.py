@@ -159,7 +159,7 @@ class Clock:
         #: `(first version, end version, link)` of every old cell kept for a snapshot, in the order of commits.
         self.history: deque[tuple[int, int, list[Any]]] = deque()
         self.trimming = False
-        #: True while nobody sleeps, no snapshot runs and nobody is exclusive. Written under `lock` only.
+        #: True while no snapshot runs and nobody is exclusive. Written under `lock` only.
         self.quiet = True
         #: Where transactions are counted, if they are (`tally.py`).
         self.book: Book | None = None
@@ -285,7 +285,7 @@ def wait_for_exclusive(timeout: float = -1) -> bool:
 
 def settle() -> None:
     """Recompute `clock.quiet`. The caller holds the commit lock."""
-    clock.quiet = not (clock.sleepers or clock.snapshots or clock.history or clock.owner)
+    clock.quiet = not (clock.snapshots or clock.history or clock.owner)
 
 
 def _before_fork() -> None:

@@ -117,6 +117,7 @@ def make(fn, options):
                     execution = Execution(options, tally)
                     if tally is not None:
                         execution.began = began = began or execution.began
+                result = None  # of an attempt that came to nothing: it may be large, and the wait long
                 execution.recover(failure)
                 if execution.is_special:
                     tally = None  # it counts itself

@@ -380,7 +380,8 @@ def active(what: str) -> Transaction:
 def commit(reads: dict[Any, Cell], writes: dict[Any, Any], rv: int) -> bool:
     """Publish `writes`, provided that `reads` still stand. False, and nothing published, if they don't.
 
-    This is the quick way for one or two variables while nobody sleeps, no snapshot runs and nobody is exclusive.
+    This is the quick way for one or two variables that nobody waits for, while no snapshot runs and nobody is
+    exclusive. (Who waits enlists under the lock, so looking for waiters before publishing is looking in time.)
     """
     size = len(writes)
     if size > 2 or not clock.quiet:
@@ -397,7 +398,7 @@ def commit(reads: dict[Any, Cell], writes: dict[Any, Any], rv: int) -> bool:
                 version = now + 2
                 cell1 = (value1, version, None)
                 old1 = first._cell  # kept until the lock is free
-                if clock.now == now and clock.quiet:
+                if clock.now == now and clock.quiet and not first._waiters:
                     first._cell, clock.now = cell1, version
                     answer = True
             else:
@@ -420,7 +421,7 @@ def commit(reads: dict[Any, Cell], writes: dict[Any, Any], rv: int) -> bool:
                 version = now + 2
                 cell1, cell2 = (value1, version, None), (value2, version, None)
                 old1, old2 = first._cell, second._cell  # noqa: F841 - kept until the lock is free
-                if clock.now == now and clock.quiet:
+                if clock.now == now and clock.quiet and not first._waiters and not second._waiters:
                     first._cell, second._cell, clock.now = cell1, cell2, version
                     answer = True
             else:
@@ -447,7 +448,7 @@ def store(variable: Any, value: object) -> None:
         version = now + 2
         cell = (value, version, None)
         old = variable._cell  # noqa: F841 - kept until the lock is free
-        if clock.now == now and clock.quiet:
+        if clock.now == now and clock.quiet and not variable._waiters:
             variable._cell, clock.now = cell, version
             done = True
     except BaseException:
@@ -572,6 +573,5 @@ def publish(
             in_one_call(steps)
             if extras is not None and not extras.committed:
                 return False
-            if not clock.sleepers:
-                settle()
+            settle()
             return True

@@ -31,10 +31,11 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, NoReturn, ParamSpec, TypeVar
 
 from stm.clock import Cell, acquire, acquire_politely, clock, release, settled
+from stm.errors import BlockedForever
 from stm.execution import Options, transact
 from stm.tally import missed
 from stm.transaction import descriptor, exchange_any, exchange_within, here, store
-from stm.waiting import Waiter
+from stm.waiting import Waiter, sleep, spin
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -152,7 +153,7 @@ class TVar(Generic[T]):
                 now = clock.now
                 version = now + 2
                 cell = (after, version, None)
-                if clock.now == now and clock.quiet:
+                if clock.now == now and clock.quiet and not self._waiters:
                     self._cell, clock.now = cell, version
                     answer = True
             else:
@@ -169,6 +170,34 @@ class TVar(Generic[T]):
         if not answer and clock.book is not None:
             missed(tx, self)
         return answer
+
+    def await_change(self, before: T, *, timeout: float | None = None, park: bool = True) -> bool:
+        """Wait until the value is not the very object `before` any more; False after so many seconds, if it still is.
+
+        This is what `retry` does for a transaction that reads one variable, without the transaction: for who waits in
+        a loop and has nothing else to decide. It spins for some microseconds where that has been worth while, and then
+        sleeps; with `park=False`, it only spins. `BlockedForever` inside a transaction, which would have to end first.
+
+        >>> x = TVar(0)
+        >>> x.await_change(1), x.await_change(0, timeout=0.01)
+        (True, False)
+        """
+        if descriptor().writes is not None:
+            raise BlockedForever("await_change() in a transaction: use retry(), which ends the attempt before it waits")
+        limit = Options(timeout, False, False, None).timeout
+        cell = settled(self)
+        if cell[0] is not before:
+            return True
+        reads = {self: cell}
+        if not park:
+            return spin(reads)
+        deadline = None if limit is None else time.monotonic() + limit
+        while sleep(reads, deadline, self._name):
+            cell = settled(self)
+            if cell[0] is not before:
+                return True
+            reads = {self: cell}
+        return False
 
     def peek(self) -> T:
         """The last committed value, even inside a transaction, and not recorded as a read: it may be out of date by

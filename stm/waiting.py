@@ -39,9 +39,11 @@ GLANCING = 7.5e-5
 GLANCES = 50
 GLANCES_AT_VARIABLES = 500
 
-#: A thread that glanced in vain glances half as long the next time, and soon not at all: its partner may be slow, or in
-#: want of this very processor, which glancing keeps from it. (Ping-pong of two threads beside others that keep two
-#: processors busy: 110 microseconds a turn with glances, 17 without.) Once in so many waits it tries again, so often.
+#: A thread that glanced in vain, or for longer than sleeping would have taken, glances half as long the next time, and
+#: soon not at all: its partner may be slow, or in want of this very processor or the GIL, which glancing keeps from it.
+#: (Ping-pong of two threads beside others that keep two processors busy: 110 microseconds a turn with glances, 17
+#: without.) Once in so many waits it tries again, so often.
+WORTH = 2.5e-5
 PROBING = 32
 PROBES = 2
 
@@ -94,7 +96,6 @@ class Waiter:
                 self.places.append(waiters)  # first, so that `withdraw` misses none
                 waiters[self] = None
         clock.sleepers[self] = None
-        clock.quiet = False
 
     def withdraw(self) -> None:
         """Stop waiting. Safe at any time, any number of times, without the lock."""
@@ -183,6 +184,11 @@ def sleep(reads: dict[Any, Cell], deadline: float | None, name: str | None) -> b
         _in_one_call(withdrawal)
 
 
+def spin(reads: dict[Any, Cell]) -> bool:
+    """Wait for a very short while, awake, as at the beginning of a sleep. True if something changed."""
+    return _glance(reads, None, _spinning, GLANCING)
+
+
 def refuse_endless(reads: dict[Any, Cell], name: str | None) -> None:
     """Raise `BlockedForever` where nothing could ever end the wait for a change of `reads`."""
     if not reads:
@@ -216,22 +222,25 @@ class _Luck(threading.local):
 
 
 _luck = _Luck()
+#: The same for who only spins: for him, whatever comes in that time was worth it.
+_spinning = _Luck()
 
 
-def _glance(reads: dict[Any, Cell], deadline: float | None) -> bool:
+def _glance(reads: dict[Any, Cell], deadline: float | None, luck: _Luck = _luck, worth: float = WORTH) -> bool:
     """Wait for a very short while, awake. True if something changed."""
-    glances = min(_luck.allows(), GLANCES, GLANCES_AT_VARIABLES // len(reads))
+    glances = min(luck.allows(), GLANCES, GLANCES_AT_VARIABLES // len(reads))
     if not glances:
         return False
-    until = time.monotonic() + GLANCING
+    begun = time.monotonic()
+    until = begun + GLANCING
     if deadline is not None and deadline < until:
         return False
     for _ in range(glances):
         give_way()
         if not unchanged(reads):
-            _luck.was(good=True)
+            luck.was(good=time.monotonic() < begun + worth)
             return True
         if time.monotonic() > until:
             break
-    _luck.was(good=False)
+    luck.was(good=False)
     return False

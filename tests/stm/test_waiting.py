@@ -627,7 +627,7 @@ def test_who_was_woken_is_no_sleeper_any_more_so_that_commits_are_quick_again():
     x, rang = TVar(0), []
     waiter = Waiter(partial(rang.append, "now"), (x,), None)
     assert waiter.register({x: x._cell})
-    assert not clock.quiet
+    assert clock.quiet  # only commits to `x` look who is to be woken
     x.value = 1
     assert rang == ["now"]
     assert not clock.sleepers  # though it has not withdrawn yet
@@ -635,3 +635,58 @@ def test_who_was_woken_is_no_sleeper_any_more_so_that_commits_are_quick_again():
     x.value = 2
     assert rang == ["now"]
     waiter.withdraw()
+
+
+@pytest.mark.parametrize("change", ["set", "compare_and_set", "update", "two, first", "two, second", "three"])
+def test_who_waits_is_woken_whichever_way_the_variable_is_written(change):
+    """Commits are quick while others sleep; not those that have somebody to wake."""
+    x, other, third = TVar(0), TVar(0), TVar(0)
+    waiting = Background(run, lambda: check(x.value))
+    asleep()
+    order = {"two, first": (x, other), "two, second": (other, x), "three": (third, x, other)}.get(change)
+    if change == "set":
+        x.set(1)
+    elif change == "compare_and_set":
+        assert x.compare_and_set(0, 1)
+    elif order is None:
+        x.update(lambda value: value + 1)
+    else:
+        run(lambda: [one.set(1) for one in order])
+    waiting.result()
+
+
+def test_await_change_returns_when_the_value_is_another_object():
+    x = TVar(before := (1, 2))
+    waiting = Background(x.await_change, before)
+    asleep()
+    x.set(tuple([1, 2]))  # noqa: C409 - equal, but not the same
+    assert waiting.result() is True
+    assert x.await_change(before) is True
+    assert not clock.sleepers
+
+
+def test_await_change_waits_on_when_the_same_object_was_written_again():
+    x = TVar(before := (1, 2))
+    waiting = Background(x.await_change, before)
+    asleep()
+    x.set(before)
+    asleep()
+    x.set(())
+    assert waiting.result() is True
+
+
+def test_await_change_gives_up_in_time_and_leaves_no_waiter():
+    x = TVar(before := ())
+    assert x.await_change(before, timeout=0.01) is False
+    assert x.await_change(before, timeout=0) is False
+    assert x.await_change(before, park=False) is False
+    assert not clock.sleepers
+    assert not x._waiters
+    with pytest.raises(ValueError, match="timeout"):
+        x.await_change(before, timeout=-1)
+
+
+def test_await_change_is_refused_in_a_transaction():
+    x = TVar(before := ())
+    with pytest.raises(BlockedForever, match="retry"):
+        run(x.await_change, before)
