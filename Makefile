@@ -5,12 +5,13 @@ EXTRA ?= dev
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready-$(EXTRA)
 
-.PHONY: help run test suite lint bench mutants docs wheel clean
+.PHONY: help run test suite soak lint bench mutants docs wheel clean
 
 help:
-	@echo "make run      index the standard library by transactions, then the quick benchmarks"
+	@echo "make run      index the standard library by transactions, by threads and by the scheduler; the quick benchmarks"
 	@echo "make test     lint, types, and the whole test suite"
 	@echo "make suite    the test suite alone (PYTHON=python3.14t VENV=.venv-3.14t EXTRA=test for another interpreter)"
+	@echo "make soak     the tests that the suite leaves out: storms over a scheduler, a minute and more"
 	@echo "make bench    all benchmarks, some minutes"
 	@echo "make mutants  break the protocol on purpose, defect by defect, and see a test fail each time"
 	@echo "make docs     build the documentation in site/ (start with site/index.html)"
@@ -25,6 +26,7 @@ $(VENV)/.ready-%: pyproject.toml
 
 run: $(READY)
 	$(BIN)/python -m examples.index_source_tree --find OrderedDict
+	$(BIN)/python -m examples.index_by_scheduler --find OrderedDict
 	$(BIN)/python -m bench --quick
 
 bench: $(READY)
@@ -39,6 +41,9 @@ test: lint suite
 
 suite: $(READY)
 	$(BIN)/python -m pytest
+
+soak: $(READY)
+	$(BIN)/python -m pytest -m soak
 
 mutants: $(READY)
 	$(BIN)/python -m tests.mutants

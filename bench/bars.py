@@ -28,6 +28,8 @@ from bench.workloads import (
     queues,
     read_set,
     routing,
+    scheduler,
+    scheduler_runs,
     shared_clock,
     stats_cost,
     transfer,
@@ -185,6 +187,74 @@ BARS: Final = (
     Bar("asyncio, from a commit to the last of the tasks", "asyncio", awaiting.WOKEN.name, awaiting.STM, 2, "most"),
     Bar("asyncio, memory kept after cancelled waits", "asyncio", awaiting.KEPT.name, awaiting.STM, 1, "most"),
     Bar("transfer, statistics on / off", "statistics", stats_cost.RATIO.name, stats_cost.ON_OFF, 1.15, "most"),
+    *(
+        Bar(
+            f"scheduler, empty works in bulk, {count_of(workers, 'worker')} / {scheduler.POOL}",
+            "scheduler",
+            scheduler.RATIO.name,
+            scheduler.to_pool(scheduler.HIVE),
+            1,
+            "least",
+            threads=workers,
+            setting=scheduler.BULK,
+        )
+        for workers in scheduler.BULK_WORKERS
+    ),
+    *(
+        Bar(
+            f"scheduler, {ratio.name}, {count_of(workers, 'worker')} / {scheduler.POOL}",
+            "scheduler",
+            ratio.name,
+            scheduler.to_pool(scheduler.HIVE),
+            limit,
+            "most",
+            threads=workers,
+        )
+        for ratio, limit in ((scheduler.MEDIAN_RATIO, 1.1), (scheduler.P99_RATIO, 1))
+        for workers in scheduler.SINGLY_WORKERS
+    ),
+    Bar(
+        f"scheduler, works submitted in a batch / one by one to {scheduler.POOL}",
+        "scheduler",
+        scheduler.SUBMISSION_RATIO.name,
+        scheduler.to_pool(scheduler.HIVE),
+        3,
+        "least",
+    ),
+    Bar("scheduler, memory of a queued work", "scheduler", scheduler_runs.BYTES.name, scheduler.HIVE, 1_000, "most"),
+    Bar(
+        "scheduler, works run with many queued / few",
+        "scheduler",
+        scheduler.DISPATCH_RATIO.name,
+        scheduler.HIVE,
+        0.5,
+        "least",
+    ),
+    Bar(
+        "scheduler, works of 1 ms on two workers / on one",
+        "scheduler",
+        scheduler.SCALING.name,
+        scheduler.HIVE,
+        1.9,
+        "least",
+        threads=2,
+        build="free-threaded",
+    ),
+    *(
+        Bar(
+            f"scheduler, CPU used when {setting}",
+            "scheduler",
+            scheduler_runs.CORES.name,
+            subject,
+            0.001,
+            "most",
+            workers,
+        )
+        for setting, subject, workers in (
+            (scheduler.IDLE, scheduler.HIVE, scheduler.IDLE_WORKERS),
+            (scheduler.IDLE_OPEN, scheduler.HIVE_OPEN, 1),
+        )
+    ),
     Bar(
         "transfer over TVars, beside the compiled tier / without it",
         "shared-clock",

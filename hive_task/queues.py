@@ -183,6 +183,16 @@ class Gate:
         """A cancelled work has been passed over."""
         self.ghosts.set(self.ghosts.get() - 1)
 
+    def clear(self) -> None:
+        """Drop all works, and close."""
+        while sum(self.pressing.get()):
+            self.take_urgent()
+        base = now(self.back.get())
+        self.chunks.set(pdeque())
+        self.front.set(((), 0, base.submitted - base.elsewhere))
+        self.ghosts.set(0)
+        self.store(EMPTY, base._replace(length=0, idle=(), open=False, watched=False))
+
     def works(self) -> Iterator[Future[Any]]:
         """All works in these queues, those that were cancelled too."""
         works, position, _ = self.front.get()

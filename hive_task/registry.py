@@ -118,8 +118,3 @@ class Registry:
         all_finished, all_failed, profile = self.past.get()
         profile = profile.joined(worker.profile.get().noting(notes))
         self.past.set((all_finished + finished, all_failed + failed, profile))
-
-    def disband(self) -> None:
-        """Strike all off the list."""
-        self.workers.set(pmap())
-        self.crew.set(())

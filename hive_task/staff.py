@@ -24,7 +24,7 @@ from typing import Any
 
 from hive_task.dispatch import Callbacks, Dispatch
 from hive_task.errors import SchedulerClosed, WorkerLost, WorkTimeout
-from hive_task.futures import CANCELLED, FAILED, Future
+from hive_task.futures import FAILED, Future
 from hive_task.messages import Channel, Port, SystemEvent, connect_port, send_message
 from hive_task.picture import Change
 from hive_task.queues import now
@@ -295,8 +295,7 @@ class Staff:
         error = WorkTimeout(f"{work!r} exceeded its time limit of {work.options.time_limit:g} s on {worker.name}")
         callbacks = future._end((FAILED, error))
         if work.options.kind == "process":
-            if worker.child is not None:
-                on_commit(worker.child.kill)
+            on_commit(_stop_child, worker, future)
             return callbacks
         self.notify(worker, SystemEvent("overdue", error))
         self.dispatch.send_away(worker)
@@ -316,14 +315,17 @@ class Staff:
         if dispatch.phase.get() in ("new", "stopped"):
             return
         error = WorkerLost(f"scheduler {dispatch.name!r} did not come along into the process that os.fork made")
-        begun = [entry[0] for worker in dispatch.registry.crew.get() for entry in on_stack(worker.desk.get()[0])]
-        for future in (*dispatch.queued_works(), *begun):
-            if future._var.get()[0] < CANCELLED:
-                future._var.set((FAILED, error))
-                future.__dict__.pop("standard", None)  # its lock may be held by a thread that is not here
-        run = dispatch.gate.back.get()
-        dispatch.gate.store(run, now(run)._replace(open=False, idle=()))
-        dispatch.registry.disband()
+        crew = dispatch.registry.crew.get()
+        begun = [entry[0] for worker in crew for entry in on_stack(worker.desk.get()[0]) if not entry[2]]
+        lost = (*dispatch.queued_works(), *begun)
+        for future in lost:
+            future._var.set((FAILED, error))
+            future.__dict__.pop("standard", None)  # its lock may be held by a thread that is not here
+        for worker in crew:
+            dispatch.registry.leave(worker)
+        finished, failed, profile = dispatch.registry.past.get()
+        dispatch.registry.past.set((finished, failed + len(lost), profile))
+        dispatch.gate.clear()
         dispatch.phase.set("stopped")
 
 
@@ -339,6 +341,15 @@ def _without(stack: Stack | None, future: Future[Any]) -> Stack | None:
     if one is future:
         return (one, began, True, below)
     return (one, began, dropped, _without(below, future))
+
+
+def _stop_child(worker: Worker, future: Future[Any]) -> None:
+    """Kill the process that runs a work that was given up. The process first, then the desk: a worker who ends such a
+    work dismisses its process, so what is read here is that one, if the desk still shows the work. If there is none
+    yet, the worker will see, when he has it, that the work was given up."""
+    child, stack = worker.child, worker.desk.peek()[0]
+    if child is not None and stack is not None and stack[0] is future:
+        child.kill()
 
 
 def _post(worker: Worker, event: SystemEvent) -> None:

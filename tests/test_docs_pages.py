@@ -12,6 +12,7 @@ import importlib.util
 import linecache
 import re
 import shlex
+import tomllib
 import unicodedata
 from collections.abc import Iterator
 from itertools import pairwise, zip_longest
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from bench.workloads import WORKLOADS
+from hive_task.cli import main
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -134,7 +136,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS, ids=[line for _, line in COMMANDS])
-def test_every_command_names_what_exists(page, line):
+def test_every_command_names_what_exists(page, line, capsys):
     words = shlex.split(line, comments=True)
     match words:
         case ["make", *rest]:
@@ -148,6 +150,17 @@ def test_every_command_names_what_exists(page, line):
                 assert set(re.findall(r"--[\w-]+", line)) <= {"--quick", "--workload", "--python", "--list"}
         case ["pip", "install", "."]:
             pass
+        case ["pip", "install", extra]:
+            known = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+            assert extra in [f".[{name}]" for name in known["optional-dependencies"]]
+        case ["hive-task", "--version"]:
+            pass
+        case ["hive-task", command, path, *rest]:
+            assert not path.startswith("-")
+            with pytest.raises(SystemExit):
+                main([command, "--help"])
+            options = set(re.findall(r"--[a-z]+", capsys.readouterr().out))
+            assert {word for word in rest if not word.isdigit()} <= options
         case _:
             pytest.fail(f"{page.name} tells its reader to run {line!r}, which nothing here checks")
 
@@ -217,8 +230,30 @@ def is_documented(thing: Any) -> bool:
 
 PUBLIC = [
     f"{module}.{name}"
-    for module in ("stm", "stm.collections", "stm.sync", "stm.aio", "stm.stats", "stm.guard", "stm.compiled")
+    for module in (
+        "stm",
+        "stm.collections",
+        "stm.sync",
+        "stm.aio",
+        "stm.stats",
+        "stm.guard",
+        "stm.compiled",
+        "hive_task",
+    )
     for name in importlib.import_module(module).__all__
+]
+#: Of these modules, which have no `__all__`, what is defined there.
+PUBLIC += [
+    f"{module}.{name}"
+    for module in (
+        "hive_task.monitor",
+        "hive_task.picture",
+        "hive_task.policy",
+        "hive_task.scaling",
+        "hive_task.watching",
+    )
+    for name, thing in vars(importlib.import_module(module)).items()
+    if callable(thing) and not name.startswith("_") and thing.__module__ == module
 ]
 
 

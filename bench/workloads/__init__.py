@@ -16,6 +16,7 @@ from bench.workloads.queues import Queue
 from bench.workloads.read_mostly import ReadMostly
 from bench.workloads.read_set import ReadSet
 from bench.workloads.routing import Routing
+from bench.workloads.scheduler import SchedulerCost
 from bench.workloads.shared_clock import SharedClock
 from bench.workloads.stats_cost import Statistics
 from bench.workloads.transfer import Transfer
@@ -37,6 +38,7 @@ WORKLOADS: dict[str, type[Workload]] = {
         Growth,
         Asyncio,
         Statistics,
+        SchedulerCost,
         # From here on numba is in the process: the workloads above are measured without it.
         SharedClock,
         CompiledCall,

@@ -1,0 +1,46 @@
+"""Storms over a scheduler (see `chaos`): short ones here, and long ones with `make soak`.
+
+A storm that fails names its seed. What it does depends on that, but on the threads' turns as well.
+"""
+
+import time
+
+import pytest
+
+from tests.hive_task.chaos import Storm
+
+
+@pytest.mark.parametrize(
+    ("seed", "workers", "processes", "strikes"),
+    [(1, 1, False, False), (2, 3, False, False), (3, 3, True, True)],
+    ids=["one worker", "several", "losses"],
+)
+def test_everything_adds_up_at_every_moment_and_in_the_end(
+    seed: int, workers: int, processes: bool, strikes: bool
+) -> None:
+    storm = Storm(seed, workers=workers, processes=processes, strikes=strikes)
+    storm.rage(0.8)
+    assert storm.pictures > 3
+    assert storm.done.balanced
+    assert storm.done.failed > 0
+    assert storm.done.cancelled > 0
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_everything_adds_up_for_a_minute_and_leaves_nothing_behind(pytestconfig: pytest.Config) -> None:
+    if "soak" not in pytestconfig.getoption("markexpr"):
+        pytest.skip("runs for a minute: make soak")
+    limit = time.monotonic() + 60
+    seed = 100
+    while time.monotonic() < limit:
+        seed += 1
+        storm = Storm(
+            seed,
+            workers=1 + seed % 4,
+            processes=seed % 3 > 0,
+            strikes=seed % 2 > 0,
+            rate=(500, 1500, 3000)[seed // 2 % 3],
+        )
+        storm.rage(6)
+        assert storm.done.finished > 0
