@@ -6,8 +6,9 @@ how long, is decided in `staff`.) Threads carry out what is decided here, and de
 Promises, each kept by every transaction, so that every picture shows it:
 
 - Every work is in one state, and the totals add up.
-- A worker is idle only if no work is queued. Whoever becomes idle has read all queues and trays in the same
-  transaction; whoever queues a work looks at the same variable in which the idle are listed, and hands it to one.
+- A worker is idle only if no work is queued that nobody has been given, but for one that a worker who seeks is about to
+  find. Whoever becomes idle has read all queues and trays in the same transaction; whoever queues a work looks at the
+  same variable in which the idle are listed, and hands it to one.
 - A work is begun once. Whether it still may be, is read in the transaction that begins it, and written by the one that
   cancels it, or claims it for somebody who waits for it.
 
@@ -29,7 +30,7 @@ from hive_task.errors import HiveTaskError, SchedulerClosed, WorkerLost
 from hive_task.futures import CANCELLED, CLAIMED, FAILED, GONE, QUEUED, Future, State
 from hive_task.policy import Policy
 from hive_task.profiles import NOTES
-from hive_task.queues import Base, Gate, now, on_tray, tray_of
+from hive_task.queues import LONGEST, Base, Gate, now, on_tray, tray_of
 from hive_task.registry import Registry, Stack, Worker, is_on, on_stack
 from hive_task.work import PLAIN
 from stm import TVar, atomically, detached, in_transaction, on_commit
@@ -54,6 +55,8 @@ class Dispatch:
         self.policy = policy
         self.gate = Gate()
         self.registry = Registry()
+        self._back = self.gate.back  # (what threads share should not be reached through more that they share)
+        self._pressing = self.gate.pressing
         #: Workers who look for work just now, and will look once more before they rest (`seek_work`).
         self.seekers: set[Worker] = set()
         self.cancelled: TVar[int] = TVar(0, name="works cancelled")
@@ -75,11 +78,15 @@ class Dispatch:
                 detached(self.put, future)
                 return
             future._belong()
-        back = self.gate.back
+        back = self._back
         run = back.peek()  # should that not be what the transaction would see, then it is not replaced
         credit = run[2]
-        ordinary = credit and not future._work.options.priority  # type: ignore[union-attr]
-        if ordinary and back.compare_and_set(run, (future, run, credit - 1, run[3])):
+        special = future._work.special  # type: ignore[union-attr]
+        if (
+            credit
+            and (special is None or not special.priority)
+            and back.compare_and_set(run, (future, run, credit - 1, run[3]))
+        ):
             return
         self.place((future,))
 
@@ -94,6 +101,9 @@ class Dispatch:
             )
         if len(futures) == 1 and base.idle:
             submitted, elsewhere, length, credit, idle, is_open, watched = base
+            if self.seekers and run[1] is None and self._will_be_found(futures[0]):
+                self.gate.store(run, Base(submitted + 1, elsewhere, length, credit, idle, is_open, watched), futures)
+                return
             idle = self._hand_to_idle(idle, futures[0])
             if idle:  # (so the credit remains 0)
                 elsewhere += 1
@@ -105,6 +115,20 @@ class Dispatch:
             return
         base = base._replace(submitted=base.submitted + len(futures))
         self._queue(run, base, futures)
+
+    def _will_be_found(self, future: Future[Any]) -> bool:
+        """Would a worker who seeks begin this work, if it were put into the queue? Then nobody need be woken up: before
+        he rests, he looks once more, after he has left `seekers`."""
+        return not future._priority() and not sum(self._pressing.get()) and self.gate.nearly_empty()
+
+    def share_out(self) -> None:
+        """Part of a transaction: if there are works in the queue, and idle workers, wake these: a work that was left to
+        a worker who sought is not found by him."""
+        idle = now(self._back.get()).idle
+        while idle and (works := self.gate.take(1)):
+            idle = self._hand_to_idle(idle, works[0])
+        run = self._back.get()
+        self.gate.store(run, now(run)._replace(idle=idle))
 
     def _queue(self, run: Any, base: Base, futures: tuple[Future[Any], ...]) -> None:
         """Hand works to those who are idle, and queue what is left."""
@@ -181,8 +205,8 @@ class Dispatch:
         usual = top is future and below is None and not dropped and not callbacks
         if usual and tray is not None and (finished + failed + 1) % NOTES:
             following, rest = tray
-            fit = following._var.get()[0] == QUEUED and following._work.options.time_limit is None
-            if fit and not self.gate.pressing.get()[0]:
+            fit = following._var.get()[0] == QUEUED and following._work.special is None
+            if fit and not self._pressing.get()[0]:
                 if state[0] == FAILED:
                     failed += 1
                 else:
@@ -191,6 +215,15 @@ class Dispatch:
                 notes = (name, began - future._put_at, ended - began, state[0] == FAILED, notes)
                 me.desk.set(((following, ended, False, None), rest, count - 1, finished, failed, leaving, notes))
                 return following, callbacks
+        if usual and tray is None and (finished + failed + 1) % NOTES and not me.waits.get():
+            if state[0] == FAILED:
+                failed += 1
+            else:
+                finished += 1
+            var.set(state)
+            notes = (name, began - future._put_at, ended - began, state[0] == FAILED, notes)
+            me.desk.set((None, None, 0, finished, failed, leaving, notes))
+            return AGAIN, callbacks
         callbacks = self._end(me, future, state, name, ended)
         if callbacks or tray is None:
             return AGAIN, callbacks
@@ -234,6 +267,12 @@ class Dispatch:
         return 1
 
     @atomically(name="hive_task.work")
+    def first(self, me: Worker) -> Any:
+        """What a new worker begins with: what he was hired for, or as `begin`."""
+        stack = me.desk.get()[0]
+        return stack[0] if stack is not None else self._next(me, inf)
+
+    @atomically(name="hive_task.work")
     def begin(self, me: Worker, pace: float) -> Any:
         """Begin a work: that, None if there is none (the worker is idle then), or `LEAVE`."""
         return self._next(me, pace)
@@ -261,6 +300,10 @@ class Dispatch:
         if leaving:
             return self._leave(me)
         gate = self.gate
+        if tray is None and stack is None:
+            future = self._only_one(me, finished, failed, notes)
+            if future is not None:
+                return future
         while True:
             above, below = gate.pressing.get()
             if above and (tray is None or tray[0]._priority() < gate.highest()):
@@ -284,6 +327,23 @@ class Dispatch:
         me.desk.set(((future, began, False, stack), tray, count, finished, failed, leaving, notes))
         self._limit(future, began)
         return future
+
+    def _only_one(self, me: Worker, finished: int, failed: int, notes: Any) -> Future[Any] | None:
+        """Begin the work that came last, if it is the only one and an ordinary one: the quick way for a worker who
+        keeps up with those who submit."""
+        gate = self.gate
+        newest, before, credit, base = gate.back.get()
+        if before is None or before[1] is not None or gate.pressing.get()[0]:
+            return None
+        if not gate.nearly_empty() or newest._var.get()[0] != QUEUED or newest._work.special is not None:
+            return None
+        submitted, elsewhere, length, given, idle, is_open, watched = base
+        came = given - credit
+        credit = LONGEST if is_open and not idle and not watched else 0
+        base = (submitted + came, elsewhere + 1, length + came - 1, credit, idle, is_open, watched)
+        gate.back.set((None, None, credit, base))
+        me.desk.set(((newest, time.monotonic(), False, None), None, 0, finished, failed, False, notes))
+        return newest  # type: ignore[no-any-return]
 
     def _share(self, pace: float) -> int:
         """How many works a worker may take at once."""
@@ -361,8 +421,11 @@ class Dispatch:
     def strike_off(self, me: Worker, replace: bool = True) -> None:
         """Part of a transaction: the worker, who has nothing before him any more, is gone."""
         self.registry.leave(me)
-        if replace and self.queued() > 0 and not any(map(self._takes_works, self.registry.crew.get())):
-            self.hire(None)
+        if replace and self.queued() > 0:
+            if now(self._back.get()).idle:
+                self.share_out()
+            elif not any(map(self._takes_works, self.registry.crew.get())):
+                self.hire(None)
         if not self.registry.crew.get() and not now(self.gate.back.get()).open:
             self.phase.set("stopped")
 
@@ -385,29 +448,34 @@ class Dispatch:
     @atomically(name="hive_task.claim")
     def claim(self, me: Worker, future: Future[Any]) -> bool:
         """Begin this very work, out of turn, if it is queued still and nothing but ordinary."""
-        status, callbacks = future._var.get()
-        if status != QUEUED or self._is_begun(future):
-            return False
         work = future._work
         if work is None or work.options != PLAIN._replace(priority=work.priority, category=work.category):
+            return False
+        return self._claim(me, future)
+
+    def _claim(self, me: Worker, future: Future[Any]) -> bool:
+        status, callbacks = future._var.get()
+        if status != QUEUED or self._is_begun(future):
             return False
         future._var.set((CLAIMED, callbacks))
         self.gate.ghosts.set(self.gate.ghosts.get() + 1)
         stack, *others = me.desk.get()
-        me.desk.set(((future, time.monotonic(), False, stack), *others))
+        began = time.monotonic()
+        me.desk.set(((future, began, False, stack), *others))
+        self._limit(future, began)
         return True
 
     @atomically(name="hive_task.wait")
-    def begin_wait(self, me: Worker) -> None:
-        """The worker is going to wait: others may stand in for him."""
+    def begin_wait(self, me: Worker, wanted: Future[Any] | None = None) -> None:
+        """The worker is going to wait, for a work if one is named: others may stand in for him, and begin with that."""
         waits = me.waits.get()
         me.waits.set(waits + 1)
         if waits:
             return
         self.put_down(me)
-        self.relieve(me)
+        self.relieve(me, wanted)
 
-    def relieve(self, me: Worker) -> None:
+    def relieve(self, me: Worker, wanted: Future[Any] | None = None) -> None:
         """Part of a transaction: see that somebody works instead of a worker who waits, if there is or comes work."""
         run = self.gate.back.get()
         base = now(run)
@@ -417,14 +485,16 @@ class Dispatch:
             if one.stands_in_for is me:
                 stack, tray, count, finished, failed, leaving, notes = one.desk.get()
                 if leaving and stack is not None and not any(entry[2] for entry in on_stack(stack)):
-                    one.desk.set(
-                        (stack, tray, count, finished, failed, False, notes)
-                    )  # he is at work still: he may stay
+                    # He is at work still: he may stay.
+                    one.desk.set((stack, tray, count, finished, failed, False, notes))
                     return
                 if not leaving:
                     return
         if self.queued() > 0:
-            self.hire(me)
+            stand_in = self.hire(me)
+            # (One that may be run again can't be claimed: its place in the queue would be found twice.)
+            if wanted is not None and wanted._work is not None and not wanted._work.reruns:
+                self._claim(stand_in, wanted)
         else:
             self.be_vacant(me)
 

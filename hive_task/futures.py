@@ -49,6 +49,7 @@ QUEUED, CLAIMED, CANCELLED, FAILED, FINISHED = range(5)
 
 State = tuple[int, Any]
 
+#: As it begins. (Futures are made with a constant of the code instead, of which threads need not count the references.)
 NEW: State = (QUEUED, ())
 GONE: State = (CANCELLED, None)
 
@@ -73,7 +74,7 @@ class Future(StandardFuture[T]):
         self._dispatch = dispatch
         self._put_at = time.monotonic()
         self._runs = 0
-        self._var: TVar[State] = TVar(NEW)
+        self._var: TVar[State] = TVar((0, ()))  # NEW
 
     # What has become of it.
 

@@ -237,7 +237,8 @@ def _grow(load: Load) -> Decision:
         return Decision(workers, f"{wait}: what was measured in {load.interval:.3g} s was not this load")
     if _stalled(load) and _saturated(load):
         return Decision(workers + 1, f"{wait}; {load.waiting} wait for futures; {_standstill(load)}")
-    if not _stalled(load) and load.guess is not None and load.guess / workers < PATIENCE:
+    believed = load.oldest_wait < 3 * PATIENCE  # a wait so much longer than the guess disproves that
+    if not _stalled(load) and believed and load.guess is not None and load.guess / workers < PATIENCE:
         return Decision(workers, f"{wait}, but all will be begun in about {load.guess / workers:.2g} s")
     why = _standstill(load) if _stalled(load) else f"the works block: {_in_use(load)}"
     return Decision(min(room, 2 * workers, _occupying(load)), f"{wait}; {why}")

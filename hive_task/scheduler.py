@@ -67,7 +67,7 @@ from hive_task.scaling import Limits, limits
 from hive_task.staff import Staff
 from hive_task.supervisor import Supervisor
 from hive_task.survey import survey
-from hive_task.work import PLAIN, Work, make_work
+from hive_task.work import Work, make_work
 from stm import detached, in_transaction, on_commit, run
 
 __all__ = ["Scheduler", "make_scheduler", "make_work", "put_work", "put_works", "start_scheduler", "stop_scheduler"]
@@ -179,7 +179,7 @@ class Scheduler(Executor):
         work.fn = fn
         work.args = args
         work.kwargs = kwargs
-        work.options = PLAIN
+        work.special = None
         future: Future[T] = Future(work, copy_context(), self._dispatch)
         self._dispatch.put(future)
         return future
@@ -206,7 +206,7 @@ class Scheduler(Executor):
     def _future(self, work: Work) -> Future[Any]:
         if not isinstance(work, Work):
             raise TypeError(f"a scheduler takes works (see make_work and Work), not {work!r}; for a function: submit()")
-        if work.options.kind == "process":
+        if work.kind == "process":
             from hive_task.processes import pack
 
             return Future(work, pack(work.fn, work.args, work.kwargs), self._dispatch)

@@ -49,7 +49,7 @@ class Work:
     `TypeError` and `ValueError` for anything else, at once.
     """
 
-    __slots__ = ("args", "fn", "kwargs", "options")
+    __slots__ = ("args", "fn", "kwargs", "special")
 
     def __init__(
         self,
@@ -70,9 +70,15 @@ class Work:
         self.fn = fn
         self.args = tuple(args)
         self.kwargs = {} if kwargs is None else dict(kwargs)
-        self.options = PLAIN
+        #: The options, if they are not the ordinary ones. (`None` is shared by threads at no cost, also without a GIL.)
+        self.special: Options | None = None
         if priority or category is not None or time_limit is not None or kind != "thread" or reruns:
-            self.options = checked(Options(priority, category, time_limit, kind, reruns))
+            self.special = checked(Options(priority, category, time_limit, kind, reruns))
+
+    @property
+    def options(self) -> Options:
+        """All that was asked for."""
+        return self.special or PLAIN
 
     @property
     def priority(self) -> int:

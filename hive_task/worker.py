@@ -69,7 +69,7 @@ class Post:
     def _work(self) -> None:
         me, dispatch = self.worker, self.dispatch
         advance, monotonic = dispatch.advance, time.monotonic
-        future = dispatch.begin(me, self.pace)
+        future = dispatch.first(me)
         while True:
             while future is None:
                 future = dispatch.await_work(me, self.pace)
@@ -78,7 +78,7 @@ class Post:
             began = monotonic()
             name = function_name(future._work.fn)
             state: State | None
-            if future._work.options.kind == "thread":
+            if future._work.special is None or future._work.special.kind == "thread":
                 state = call(future._context, future._work)
             else:
                 state = self.delegate(future, future._work)
@@ -122,12 +122,12 @@ class Post:
             future._forget()
             self._tell(future, callbacks or ())
             return future._var.get()
-        with self.blocking():
+        with self.blocking(future if future._dispatch is self.dispatch else None):
             return await_outcome(future, timeout)
 
     @contextmanager
-    def blocking(self) -> Iterator[None]:
-        self.dispatch.begin_wait(self.worker)
+    def blocking(self, wanted: Future[Any] | None = None) -> Iterator[None]:
+        self.dispatch.begin_wait(self.worker, wanted)
         try:
             yield
         finally:

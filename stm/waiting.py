@@ -36,16 +36,16 @@ from stm.errors import BlockedForever
 #: microseconds, and a partner's whole turn a few more: so it pays to look for about as long (Karlin and others,
 #: "Empirical Studies of Competitive Spinning for a Shared-Memory Multiprocessor", 1991).
 GLANCING = 7.5e-5
-GLANCES = 50
+GLANCES = 400
 GLANCES_AT_VARIABLES = 500
 
-#: A thread that glanced in vain, or for longer than sleeping would have taken, glances half as long the next time, and
-#: soon not at all: its partner may be slow, or in want of this very processor or the GIL, which glancing keeps from it.
+#: A thread that glances in vain, or for longer than sleeping would have taken, some times more often than with success,
+#: stops it: its partner may be slow, or in want of this very processor or the GIL, which glancing keeps from it.
 #: (Ping-pong of two threads beside others that keep two processors busy: 110 microseconds a turn with glances, 17
-#: without.) Once in so many waits it tries again, so often.
+#: without.) Once in so many waits it tries again.
 WORTH = 2.5e-5
+TRUST = 8
 PROBING = 32
-PROBES = 2
 
 #: Bytes of an empty dictionary that are worth freeing.
 VAST = 10_000
@@ -205,20 +205,19 @@ def refuse_endless(reads: dict[Any, Cell], name: str | None) -> None:
 
 
 class _Luck(threading.local):
-    """How many glances have been worth while in this thread lately: as many as it is to take the next time."""
+    """Whether glancing has been worth while in this thread lately."""
 
-    glances = GLANCES
+    score = TRUST
     waits = 0
 
-    def allows(self) -> int:
-        if not self.glances:
-            self.waits += 1
-            if not self.waits % PROBING:
-                return PROBES
-        return self.glances
+    def allows(self) -> bool:
+        if self.score:
+            return True
+        self.waits += 1
+        return not self.waits % PROBING
 
     def was(self, good: bool) -> None:
-        self.glances = min(GLANCES, self.glances * 2 + PROBES) if good else self.glances // 2
+        self.score = min(TRUST, self.score + 2) if good else max(0, self.score - 1)
 
 
 _luck = _Luck()
@@ -228,14 +227,13 @@ _spinning = _Luck()
 
 def _glance(reads: dict[Any, Cell], deadline: float | None, luck: _Luck = _luck, worth: float = WORTH) -> bool:
     """Wait for a very short while, awake. True if something changed."""
-    glances = min(luck.allows(), GLANCES, GLANCES_AT_VARIABLES // len(reads))
-    if not glances:
+    if not luck.allows():
         return False
     begun = time.monotonic()
     until = begun + GLANCING
     if deadline is not None and deadline < until:
         return False
-    for _ in range(glances):
+    for _ in range(min(GLANCES, GLANCES_AT_VARIABLES // len(reads))):
         give_way()
         if not unchanged(reads):
             luck.was(good=time.monotonic() < begun + worth)

@@ -153,7 +153,7 @@ def test_its_repr_says_what_is_known(company):
             "state=running of <Work nothing('x')>>",
             "state=finished returned str>",
             "state=failed raised OSError>",
-            "state=cancelled of <Work nothing()>>",
+            "state=cancelled>",
         ],
         strict=True,
     ):

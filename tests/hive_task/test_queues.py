@@ -20,7 +20,7 @@ class Entry:
     def __init__(self, number=0, priority=0):
         self.number = number
         self._work = Work(print)
-        self._work.options = Options(priority)
+        self._work.special = Options(priority)
 
     def __repr__(self):
         return f"<{self.number}>"
