@@ -414,18 +414,23 @@ class Dispatch:
         self.put_down(me)
         self.strike_off(me)
         waiting = me.stands_in_for
-        if waiting is not None and waiting.waits.get() and waiting in self.registry.crew.get():
+        if waiting is not None and not me.errand and waiting.waits.get() and waiting in self.registry.crew.get():
             self.relieve(waiting)
         return LEAVE
 
     def strike_off(self, me: Worker, replace: bool = True) -> None:
         """Part of a transaction: the worker, who has nothing before him any more, is gone."""
         self.registry.leave(me)
-        if replace and self.queued() > 0:
+        if replace and not me.errand and self.queued() > 0:
+            crew = self.registry.crew.get()
+            waiting = [worker for worker in crew if worker.waits.get()]
             if now(self._back.get()).idle:
                 self.share_out()
-            elif not any(map(self._takes_works, self.registry.crew.get())):
-                self.hire(None)
+            elif not any(map(self._takes_works, crew)):
+                if waiting:
+                    self.relieve(waiting[0])
+                else:
+                    self.hire(None)
         if not self.registry.crew.get() and not now(self.gate.back.get()).open:
             self.phase.set("stopped")
 
@@ -486,6 +491,7 @@ class Dispatch:
                 stack, tray, count, finished, failed, leaving, notes = one.desk.get()
                 if leaving and stack is not None and not any(entry[2] for entry in on_stack(stack)):
                     # He is at work still: he may stay.
+                    one.errand = False
                     one.desk.set((stack, tray, count, finished, failed, False, notes))
                     return
                 if not leaving:
@@ -493,8 +499,11 @@ class Dispatch:
         if self.queued() > 0:
             stand_in = self.hire(me)
             # (One that may be run again can't be claimed: its place in the queue would be found twice.)
-            if wanted is not None and wanted._work is not None and not wanted._work.reruns:
-                self._claim(stand_in, wanted)
+            claimable = wanted is not None and wanted._work is not None and not wanted._work.reruns
+            if claimable and self._claim(stand_in, wanted):  # type: ignore[arg-type]
+                stand_in.errand = True
+                stack, tray, count, finished, failed, _, notes = stand_in.desk.get()
+                stand_in.desk.set((stack, tray, count, finished, failed, True, notes))
         else:
             self.be_vacant(me)
 

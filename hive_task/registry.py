@@ -49,6 +49,7 @@ class Worker:
         "__weakref__",
         "child",
         "desk",
+        "errand",
         "name",
         "port",
         "post",
@@ -69,6 +70,8 @@ class Worker:
         #: How many blocking calls deep he is, in which others may stand in for him.
         self.waits: TVar[int] = TVar(0, name=f"waits of {name}")
         self.stands_in_for = stands_in_for
+        #: He stands in to do the one work that the other waits for, and leaves after it.
+        self.errand = False
         self.started = time.monotonic()
         self.thread: threading.Thread | None = None
         self.child: Child | None = None

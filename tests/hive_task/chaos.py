@@ -294,11 +294,12 @@ class Storm:
 
     def await_all(self) -> None:
         limit = time.monotonic() + PATIENCE / 2
-        for number, future in list(self.futures.items()):
-            while not future.done():
-                if time.monotonic() > limit:
-                    self.hopeless(f"work {number} never ends: {future!r}")
-                time.sleep(0.001)
+        while any(not future.done() for future in self.futures.copy().values()):  # works submit works, to the end
+            for number, future in self.futures.copy().items():
+                while not future.done():
+                    if time.monotonic() > limit:
+                        self.hopeless(f"work {number} never ends: {future!r}")
+                    time.sleep(0.001)
 
     def in_time(self, ending: Background) -> None:
         ending.thread.join(PATIENCE / 2)
