@@ -285,12 +285,12 @@ class Dispatch:
 
     def seek_work(self, me: Worker, pace: float) -> Any:
         """Before a worker rests: look for a moment, awake, whether something comes; then as `begin`. One at a time."""
-        if not self.seekers:
+        run = self._back.peek()
+        nothing = run[1] is None and not sum(self._pressing.peek()) and self.gate.nearly_empty()
+        if nothing and run[3][5] and not self.seekers:  # (and the gate is open)
             self.seekers.add(me)
             try:
-                run = self.gate.back.peek()
-                if run[1] is None and run[3][5]:  # which is open
-                    self.gate.back.await_change(run, park=False)
+                self._back.await_change(run, park=False)
             finally:
                 self.seekers.discard(me)
         return self.begin(me, pace)
