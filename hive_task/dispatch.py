@@ -59,6 +59,7 @@ class Dispatch:
         self._pressing = self.gate.pressing
         #: Workers who look for work just now, and will look once more before they rest (`seek_work`).
         self.seekers: set[Worker] = set()
+        self._may_seek = type(policy).place is Policy.place  # else the policy wants to say which idle worker it is to be
         self.cancelled: TVar[int] = TVar(0, name="works cancelled")
         #: When the supervisor is to look next (on `time.monotonic`).
         self.alarm: TVar[float] = TVar(inf, name="alarm")
@@ -287,7 +288,7 @@ class Dispatch:
         """Before a worker rests: look for a moment, awake, whether something comes; then as `begin`. One at a time."""
         run = self._back.peek()
         nothing = run[1] is None and not sum(self._pressing.peek()) and self.gate.nearly_empty()
-        if nothing and run[3][5] and not self.seekers:  # (and the gate is open)
+        if nothing and run[3][5] and self._may_seek and not self.seekers:  # (and the gate is open)
             self.seekers.add(me)
             try:
                 self._back.await_change(run, park=False)
