@@ -59,7 +59,7 @@ class Dispatch:
         self._pressing = self.gate.pressing
         #: Workers who look for work just now, and will look once more before they rest (`seek_work`).
         self.seekers: set[Worker] = set()
-        self._may_seek = type(policy).place is Policy.place  # else the policy wants to say which idle worker it is to be
+        self._may_seek = type(policy).place is Policy.place  # else the policy says which idle worker it is to be
         self.cancelled: TVar[int] = TVar(0, name="works cancelled")
         #: When the supervisor is to look next (on `time.monotonic`).
         self.alarm: TVar[float] = TVar(inf, name="alarm")
