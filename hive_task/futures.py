@@ -34,6 +34,7 @@ from concurrent.futures import CancelledError, InvalidStateError
 from concurrent.futures import Future as StandardFuture
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from hive_task.uninvited import OUTSIDE
 from stm import TransactionTimeout, TVar, in_transaction, on_commit, on_rollback, retry, run
 
 if TYPE_CHECKING:
@@ -250,6 +251,9 @@ class Future(StandardFuture[T]):
             f"{name}() is not for this future: what becomes of its work is its scheduler's to say. "
             "To set a result by hand, use stm.TPromise or concurrent.futures.Future"
         )
+
+
+OUTSIDE.add(Future._tell.__code__)
 
 
 class _Standard:

@@ -57,7 +57,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from pyrsistent import PMap, pmap
 
-from hive_task.dispatch import Dispatch, is_uninvited
+from hive_task.dispatch import Dispatch
 from hive_task.futures import Future, here
 from hive_task.messages import Channel, LocalChannel, LocalPort, Port, SystemEvent
 from hive_task.picture import Picture
@@ -67,6 +67,7 @@ from hive_task.scaling import Limits, limits
 from hive_task.staff import Staff
 from hive_task.supervisor import Supervisor
 from hive_task.survey import survey
+from hive_task.uninvited import is_uninvited
 from hive_task.work import Work, make_work
 from stm import detached, in_transaction, on_commit, run
 

@@ -22,7 +22,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from hive_task.dispatch import Callbacks, Dispatch
+from hive_task.dispatch import Dispatch
 from hive_task.errors import SchedulerClosed, WorkerLost, WorkTimeout
 from hive_task.futures import FAILED, Future
 from hive_task.messages import Channel, Port, SystemEvent, connect_port, send_message
@@ -30,6 +30,7 @@ from hive_task.picture import Change
 from hive_task.queues import now
 from hive_task.registry import Desk, Stack, Worker, on_stack
 from hive_task.scaling import Limits
+from hive_task.submission import Callbacks
 from hive_task.worker import Post
 from stm import TransactionTimeout, TVar, atomically, check, on_commit, run
 

@@ -114,14 +114,19 @@ class Supervisor:
         log.debug("%s: %s", self.dispatch.name, decision.reason)
         span = next_look(load)
         self._look_at = inf if span is None else time.monotonic() + span
-        run(self._watch, load.short, span, name="hive_task.watch")
+        run(self._watch, load.short, name="hive_task.watch")
 
-    def _watch(self, short: bool, span: float | None) -> None:
+    def _watch(self, short: bool) -> None:
         """Have the next work that finds nobody idle wake the supervisor, unless he looks soon in any case."""
-        run = self.dispatch.gate.back.get()
+        gate = self.dispatch.gate
+        run = gate.back.get()
         base = now(run)
-        if base.open and base.watched == short:
-            self.dispatch.gate.store(run, base._replace(watched=not short))
+        if not base.open:
+            return
+        if not short and not base.idle and self.dispatch.queued() > 0:  # it has come since he looked
+            self.dispatch.wake_supervisor(time.monotonic(), scale=True)
+        elif base.watched == short:
+            gate.store(run, base._replace(watched=not short))
 
 
 class Gauge:

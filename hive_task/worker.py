@@ -23,9 +23,11 @@ from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hive_task.dispatch import AGAIN, LEAVE, OUTSIDE, Callbacks
+from hive_task.dispatch import AGAIN, LEAVE
 from hive_task.futures import CANCELLED, FAILED, FINISHED, Future, State, await_outcome, here
 from hive_task.registry import Worker
+from hive_task.submission import Callbacks
+from hive_task.uninvited import OUTSIDE
 from hive_task.work import Work, function_name
 from stm import TQueue, TransactionTimeout, check, run
 from stm.collections import Empty
