@@ -21,7 +21,7 @@ Errors: `SchedulerClosed` (a `RuntimeError`) for work that comes before the star
 Cost: some 5 µs for an empty work on one thread, 40 to 80 µs there and back (`python -m bench --workload scheduler`).
 
 >>> from stm import TVar, atomically
->>> scheduler = make_scheduler(workers=2)
+>>> scheduler = make_scheduler(workers=2, name="example")
 >>> start_scheduler(scheduler)
 >>> put_work(scheduler, make_work(pow, 2, 10)).result()
 1024
@@ -38,7 +38,7 @@ Totals(submitted=2, queued=0, running=0, finished=2, failed=0, cancelled=0)
 >>> scheduler.submit(print)
 Traceback (most recent call last):
     ...
-hive_task.errors.SchedulerClosed: scheduler 'scheduler-1' takes no work: it is stopped
+hive_task.errors.SchedulerClosed: scheduler 'example' takes no work: it is stopped
 """
 
 from __future__ import annotations
