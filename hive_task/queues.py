@@ -113,10 +113,17 @@ class Gate:
     def store(self, run: Run, base: Base, works: tuple[Future[Any], ...] = ()) -> None:
         """Set the back to this run, with these works behind it, and to a base that is up to date with the run."""
         length = base.length
-        for future in works:
-            if length == LONGEST:
-                self.chunks.set(self.chunks.get().append(works_of(run)))
+        if length + len(works) > LONGEST:
+            chunks = self.chunks.get()
+            if length:
+                chunks = chunks.append(works_of(run))
                 run, length = EMPTY, 0
+            whole = len(works) - len(works) % LONGEST
+            for start in range(0, whole, LONGEST):
+                chunks = chunks.append(works[start : start + LONGEST])
+            self.chunks.set(chunks)
+            works = works[whole:]
+        for future in works:
             run = (future, run, 0, None)
             length += 1
         if length == LONGEST:

@@ -207,7 +207,7 @@ class Scheduler(Executor):
     def _future(self, work: Work) -> Future[Any]:
         if not isinstance(work, Work):
             raise TypeError(f"a scheduler takes works (see make_work and Work), not {work!r}; for a function: submit()")
-        if work.kind == "process":
+        if work.special is not None and work.special.kind == "process":
             from hive_task.processes import pack
 
             return Future(work, pack(work.fn, work.args, work.kwargs), self._dispatch)

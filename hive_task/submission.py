@@ -108,7 +108,8 @@ class Submission:
     def _queue(self, run: Any, base: Base, futures: tuple[Future[Any], ...]) -> None:
         """Hand works to those who are idle, and queue what is left."""
         ordinary = futures
-        if any(future._priority() for future in futures):
+        special = [future for future in futures if future._work.special is not None]  # type: ignore[union-attr]
+        if special:
             futures = tuple(sorted(futures, key=lambda future: -future._priority()))
         if base.idle:
             handed = 0
@@ -121,7 +122,7 @@ class Submission:
         if futures and base.watched:
             base = base._replace(watched=False)
             self.wake_supervisor(time.monotonic(), scale=True)
-        if any(future._priority() for future in futures):
+        if special:
             ordinary = tuple(one for one in futures if not one._priority())
             for future in futures:
                 priority = future._priority()
