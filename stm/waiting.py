@@ -5,7 +5,8 @@ Promises
 No polling: after a few glances, which end within 100 microseconds (spin, then park) and are given up where they don't
 pay, a waiting thread is in one blocking call. No lost wake-up: registering, and then checking that nothing has changed
 yet, is one step under the commit lock, and so is publishing and looking who waits. No waiter left behind: `withdraw` is
-one C call that no signal can split, and runs however the wait ends. Ctrl-C interrupts the wait.
+one C call that no signal can split, and runs however the wait ends. Ctrl-C interrupts the wait: at once, or, if it
+strikes as the thread is about to sleep, within `WARY` seconds.
 
 A committer wakes in the very C call that publishes (`transaction.publish`), oldest waiter first, so that an
 exception thrown into it can't come between. The same call marks the waiter, so that nobody wakes it twice; and a
@@ -46,6 +47,12 @@ GLANCES_AT_VARIABLES = 500
 WORTH = 2.5e-5
 TRUST = 8
 PROBING = 32
+
+#: Seconds after which the main thread, having slept in vain, looks whether a signal came, and goes on sleeping.
+#: `Lock.acquire` may take 30 to 100 microseconds from its last look for signals to its sleep (without the GIL it spins
+#: first; with it, it may have to see another thread take that), and would not hear of a signal that strikes in between.
+#: The one look comes when that is likely: programs send signals as something begins.
+WARY = 0.05
 
 #: Bytes of an empty dictionary that are worth freeing.
 VAST = 10_000
@@ -179,7 +186,12 @@ def sleep(reads: dict[Any, Cell], deadline: float | None, name: str | None) -> b
     try:
         if not waiter.register(reads):
             return True
-        return bell.acquire(True, seconds_until(deadline)) or not unchanged(reads)
+        left = seconds_until(deadline)
+        if not 0 <= left <= WARY and waiter.thread == threading.main_thread().ident:
+            if bell.acquire(True, WARY):
+                return True
+            left = seconds_until(deadline)
+        return bell.acquire(True, left) or not unchanged(reads)
     finally:
         _in_one_call(withdrawal)
 

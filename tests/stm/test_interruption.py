@@ -622,8 +622,8 @@ def test_a_signal_while_others_make_every_read_stale():
 def test_signals_that_interrupt_a_wait(number):
     """Also by Ctrl-C. It leaves no waiter.
 
-    A signal that arrives in the instant before the lock blocks is noticed with the next one: such is CPython, for its
-    own locks too. So the signal is sent until it has had its effect, and its handler raises once.
+    A signal that arrives in the instant before the lock blocks may be noticed with the next one: such is CPython, for
+    its own locks too. So the signal is sent until it has had its effect, and its handler raises once.
     """
     x = TVar(0)
     main = threading.main_thread().ident
@@ -658,6 +658,35 @@ def test_signals_that_interrupt_a_wait(number):
     finally:
         signal.signal(number, before)
     assert len(thrown) == rounds
+
+
+def test_ctrl_c_in_the_moment_before_the_sleep_is_not_overlooked():
+    """`Lock.acquire` does not look for signals that come just before it sleeps. (Without the GIL it spins meanwhile:
+    most of these rounds would end only when their time is up.)"""
+    x = TVar(0)
+    main = threading.main_thread().ident
+    rounds, patience = 100, 0.5
+    begin = threading.Semaphore(0)
+
+    def strike() -> None:
+        for number in range(rounds):
+            begin.acquire()
+            while not clock.sleepers:
+                pass
+            for _ in range(number * 10):
+                pass
+            signal.pthread_kill(main, signal.SIGINT)
+
+    background = Background(strike)
+    late = 0
+    for _ in range(rounds):
+        begun = time.monotonic()
+        begin.release()
+        with pytest.raises(KeyboardInterrupt):
+            run(lambda: check(x.value), timeout=patience)
+        late += time.monotonic() - begun >= patience
+    background.result()
+    assert late <= 1  # (see above)
 
 
 def test_a_handler_may_transact_while_it_interrupts_a_commit():
