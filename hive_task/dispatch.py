@@ -132,6 +132,15 @@ class Dispatch(StandIn):
     @atomically(name="hive_task.work")
     def begin(self, me: Worker, pace: float) -> Any:
         """Begin a work: that, None if there is none (the worker is idle then), or `LEAVE`."""
+        stack, tray, count, finished, failed, leaving, notes = me.desk.get()
+        if stack is None and not leaving:  # the usual cases, spelt out
+            if tray is None:
+                return self._only_one(me, finished, failed, notes) or self._next(me, pace)
+            future, tray = tray
+            fit = future._var.get()[0] == QUEUED and future._work.special is None
+            if fit and not self._pressing.get()[0]:
+                me.desk.set(((future, time.monotonic(), False, None), tray, count - 1, finished, failed, False, notes))
+                return future
         return self._next(me, pace)
 
     def await_work(self, me: Worker, pace: float) -> Any:
@@ -157,10 +166,6 @@ class Dispatch(StandIn):
         if leaving:
             return self._leave(me)
         gate = self.gate
-        if tray is None and stack is None:
-            future = self._only_one(me, finished, failed, notes)
-            if future is not None:
-                return future
         while True:
             above, below = gate.pressing.get()
             if above and (tray is None or tray[0]._priority() < gate.highest()):
@@ -188,17 +193,16 @@ class Dispatch(StandIn):
     def _only_one(self, me: Worker, finished: int, failed: int, notes: Any) -> Future[Any] | None:
         """Begin the work that came last, if it is the only one and an ordinary one: the quick way for a worker who
         keeps up with those who submit."""
-        gate = self.gate
-        newest, before, credit, base = gate.back.get()
-        if before is None or before[1] is not None or gate.pressing.get()[0]:
+        newest, before, credit, base = self._back.get()
+        if before is None or before[1] is not None or self._pressing.get()[0]:
             return None
-        if not gate.nearly_empty() or newest._var.get()[0] != QUEUED or newest._work.special is not None:
+        if not self.gate.nearly_empty() or newest._var.get()[0] != QUEUED or newest._work.special is not None:
             return None
         submitted, elsewhere, length, given, idle, is_open, watched = base
         came = given - credit
         credit = LONGEST if is_open and not idle and not watched else 0
         base = (submitted + came, elsewhere + 1, length + came - 1, credit, idle, is_open, watched)
-        gate.back.set((None, None, credit, base))
+        self._back.set((None, None, credit, base))
         me.desk.set(((newest, time.monotonic(), False, None), None, 0, finished, failed, False, notes))
         return newest  # type: ignore[no-any-return]
 

@@ -112,6 +112,8 @@ class Future(StandardFuture[T]):
         return value if status == FAILED else None
 
     def _wait(self, timeout: float | None) -> State:
+        if timeout is None and not in_transaction() and getattr(here, "worker", None) is None:
+            return await_outcome(self, None)
         if timeout is not None:
             if timeout <= 0:
                 raise TimeoutError
@@ -294,8 +296,12 @@ def _outcome(var: TVar[State]) -> State:
 def await_outcome(future: Future[Any], timeout: float | None) -> State:
     """Sleep until it is done. `TimeoutError` after so many seconds."""
     var = future._var
-    deadline = None if timeout is None else time.monotonic() + timeout
+    if timeout is None:
+        while (state := var.get())[0] < CANCELLED:
+            var.await_change(state)
+        return state
+    deadline = time.monotonic() + timeout
     while (state := var.get())[0] < CANCELLED:
-        if not var.await_change(state, timeout=None if deadline is None else max(0.0, deadline - time.monotonic())):
+        if not var.await_change(state, timeout=max(0.0, deadline - time.monotonic())):
             raise TimeoutError
     return state

@@ -7,7 +7,7 @@ does so on his own copy. So pictures are exact, and no work pays for them.
 Waiting times and durations are counted in classes, `CLASSES` to a factor of two, of which percentiles are read off:
 they are right within a factor of 2 ** (1 / CLASSES) up or down (after HdrHistogram, Gil Tene).
 
-Cost: 50 µs to work in 256 notes.
+Cost: 0.2 ms to work in 1,000 notes, for one work in 1,000: so it does not show in the 99th percentile of round trips.
 
 >>> profile = NOTHING.noting(("load", 0.001, 0.5, False, ("load", 0.003, 1.5, True, None)))
 >>> profile.functions["load"].mean, profile.functions["load"].failed, profile.waits.percentiles().count
@@ -28,7 +28,7 @@ from pyrsistent import PMap, pmap
 from hive_task.picture import FunctionProfile, Percentiles
 
 #: How many notes a worker lets gather.
-NOTES = 256
+NOTES = 1000
 
 #: Functions that are told apart, at most; the others are counted together, as `OTHERS`.
 FUNCTIONS = 1000

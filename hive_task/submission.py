@@ -57,12 +57,17 @@ class Submission:
         run = back.peek()  # should that not be what the transaction would see, then it is not replaced
         credit = run[2]
         special = future._work.special  # type: ignore[union-attr]
-        if (
-            credit
-            and (special is None or not special.priority)
-            and back.compare_and_set(run, (future, run, credit - 1, run[3]))
-        ):
-            return
+        if special is None or not special.priority:
+            if credit:
+                if back.compare_and_set(run, (future, run, credit - 1, run[3])):
+                    return
+            elif self.seekers and run[1] is None and run[3][4]:
+                # Nobody need be woken up: before he who seeks rests, he looks once more, after he has left `seekers`.
+                # (As long as somebody is idle, there is nothing else that he could begin instead.)
+                submitted, elsewhere, length, given, idle, is_open, watched = run[3]
+                base = (submitted + given + 1, elsewhere, length + given + 1, 0, idle, is_open, watched)
+                if back.compare_and_set(run, (future, run, 0, base)):
+                    return
         self.place((future,))
 
     @atomically(name="hive_task.submit")
@@ -76,9 +81,6 @@ class Submission:
             )
         if len(futures) == 1 and base.idle:
             submitted, elsewhere, length, credit, idle, is_open, watched = base
-            if self.seekers and run[1] is None and self._will_be_found(futures[0]):
-                self.gate.store(run, Base(submitted + 1, elsewhere, length, credit, idle, is_open, watched), futures)
-                return
             idle = self._hand_to_idle(idle, futures[0])
             if idle:  # (so the credit remains 0)
                 elsewhere += 1
@@ -90,11 +92,6 @@ class Submission:
             return
         base = base._replace(submitted=base.submitted + len(futures))
         self._queue(run, base, futures)
-
-    def _will_be_found(self, future: Future[Any]) -> bool:
-        """Would a worker who seeks begin this work, if it were put into the queue? Then nobody need be woken up: before
-        he rests, he looks once more, after he has left `seekers`."""
-        return not future._priority() and not sum(self._pressing.get()) and self.gate.nearly_empty()
 
     def share_out(self) -> None:
         """Part of a transaction: if there are works in the queue, and idle workers, wake these: a work that was left to

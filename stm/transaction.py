@@ -60,7 +60,7 @@ from stm.clock import (
 from stm.errors import ReadOnlyViolation, TransactionRequired
 from stm.snapshot import Snapshot, cell_at, link, newest, trim
 from stm.tally import Book, Tally
-from stm.waiting import Waiter, wakes, waking
+from stm.waiting import Waiter, rouse, wakes, waking
 
 in_one_call: Callable[[Any], None] = deque[Any](maxlen=0).extend
 
@@ -380,8 +380,8 @@ def active(what: str) -> Transaction:
 def commit(reads: dict[Any, Cell], writes: dict[Any, Any], rv: int) -> bool:
     """Publish `writes`, provided that `reads` still stand. False, and nothing published, if they don't.
 
-    This is the quick way for one or two variables that nobody waits for, while no snapshot runs and nobody is
-    exclusive. (Who waits enlists under the lock, so looking for waiters before publishing is looking in time.)
+    This is the quick way for one or two variables, while no snapshot runs and nobody is exclusive. (Who waits enlists
+    under the lock, so waking before publishing is early enough, and not too early: see `waiting`.)
     """
     size = len(writes)
     if size > 2 or not clock.quiet:
@@ -395,6 +395,8 @@ def commit(reads: dict[Any, Cell], writes: dict[Any, Any], rv: int) -> bool:
                 acquire_politely()
             now = clock.now
             if now == rv or unchanged(reads):
+                if first._waiters and clock.quiet:
+                    rouse(first._waiters)
                 version = now + 2
                 cell1 = (value1, version, None)
                 old1 = first._cell  # kept until the lock is free
@@ -418,6 +420,10 @@ def commit(reads: dict[Any, Cell], writes: dict[Any, Any], rv: int) -> bool:
                 acquire_politely()
             now = clock.now
             if now == rv or unchanged(reads):
+                if first._waiters and clock.quiet:
+                    rouse(first._waiters)
+                if second._waiters and clock.quiet:
+                    rouse(second._waiters)
                 version = now + 2
                 cell1, cell2 = (value1, version, None), (value2, version, None)
                 old1, old2 = first._cell, second._cell  # noqa: F841 - kept until the lock is free
@@ -445,6 +451,8 @@ def store(variable: Any, value: object) -> None:
         if not acquire(False):
             acquire_politely()
         now = clock.now
+        if variable._waiters and clock.quiet:
+            rouse(variable._waiters)
         version = now + 2
         cell = (value, version, None)
         old = variable._cell  # noqa: F841 - kept until the lock is free

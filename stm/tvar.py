@@ -35,7 +35,7 @@ from stm.errors import BlockedForever
 from stm.execution import Options, transact
 from stm.tally import missed
 from stm.transaction import descriptor, exchange_any, exchange_within, here, store
-from stm.waiting import Waiter, sleep, spin
+from stm.waiting import Waiter, rouse, sleep, spin
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -151,6 +151,8 @@ class TVar(Generic[T]):
             old = self._cell  # kept until the lock is free
             if old[0] is before:
                 now = clock.now
+                if self._waiters and clock.quiet:
+                    rouse(self._waiters)
                 version = now + 2
                 cell = (after, version, None)
                 if clock.now == now and clock.quiet and not self._waiters:
@@ -184,20 +186,20 @@ class TVar(Generic[T]):
         """
         if descriptor().writes is not None:
             raise BlockedForever("await_change() in a transaction: use retry(), which ends the attempt before it waits")
-        limit = Options(timeout, False, False, None).timeout
-        cell = settled(self)
-        if cell[0] is not before:
-            return True
-        reads = {self: cell}
-        if not park:
-            return spin(reads)
-        deadline = None if limit is None else time.monotonic() + limit
-        while sleep(reads, deadline, self._name):
-            cell = settled(self)
+        deadline = None
+        if timeout is not None:
+            limit = Options(timeout, False, False, None).timeout
+            deadline = None if limit is None else time.monotonic() + limit
+        while True:
+            cell = self._cell
+            if cell[1] > clock.now:
+                cell = settled(self)
             if cell[0] is not before:
                 return True
-            reads = {self: cell}
-        return False
+            if not park:
+                return spin({self: cell})
+            if not sleep({self: cell}, deadline, self._name):
+                return False
 
     def peek(self) -> T:
         """The last committed value, even inside a transaction, and not recorded as a read: it may be out of date by

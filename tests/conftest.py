@@ -12,7 +12,6 @@ import pytest
 from stm.clock import clock
 from stm.transaction import descriptor
 
-
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -51,16 +51,17 @@ MUTANTS = [
     Mutant(
         "commit of one without validation (lost updates)",
         "transaction.py",
-        "            if now == rv or unchanged(reads):\n                version = now + 2\n                cell1 = (",
-        "            if True:\n                version = now + 2\n                cell1 = (",
+        "            if now == rv or unchanged(reads):\n                if first._waiters and clock.quiet:\n"
+        "                    rouse(first._waiters)\n                version",
+        "            if True:\n                version",
         "test_opacity.py",
     ),
     Mutant(
         "commit of two without validation (write skew, lost updates)",
         "transaction.py",
-        "            if now == rv or unchanged(reads):\n                version = now + 2\n"
-        "                cell1, cell2 = (",
-        "            if True:\n                version = now + 2\n                cell1, cell2 = (",
+        "            if now == rv or unchanged(reads):\n                if first._waiters and clock.quiet:\n"
+        "                    rouse(first._waiters)\n                if second",
+        "            if True:\n                if second",
         "test_opacity.py",
     ),
     Mutant(
@@ -149,6 +150,13 @@ MUTANTS = [
         "transaction.py",
         "        if clock.sleepers:\n            woken =",
         "        if False:\n            woken =",
+        "test_waiting.py",
+    ),
+    Mutant(
+        "who waits for one variable is not woken",
+        "waiting.py",
+        "chain(waking(_asleep(found)), map(waiters.pop",
+        "chain(map(waiters.pop",
         "test_waiting.py",
     ),
     Mutant(
@@ -317,8 +325,8 @@ MUTANTS = [
     Mutant(
         "a plain read sees a commit that is not complete",
         "tvar.py",
-        "            if cell[1] > clock.now:\n                cell = settled(self)\n",
-        "",
+        "            if cell[1] > clock.now:\n                cell = settled(self)\n            return cell",
+        "            return cell",
         "test_uninvited.py",
         only_without_gil=True,
     ),
@@ -514,22 +522,22 @@ MUTANTS = [
     Mutant(
         "compare_and_set that wakes nobody",
         "tvar.py",
-        "                if clock.now == now and clock.quiet and not self._waiters:\n",
-        "                if clock.now == now and clock.quiet:\n",
+        "rouse(self._waiters)\n",
+        "self._waiters.clear()\n",
         "test_waiting.py",
     ),
     Mutant(
         "set that wakes nobody",
         "transaction.py",
-        "        if clock.now == now and clock.quiet and not variable._waiters:\n",
-        "        if clock.now == now and clock.quiet:\n",
+        "rouse(variable._waiters)\n",
+        "variable._waiters.clear()\n",
         "test_waiting.py",
     ),
     Mutant(
         "a commit of two variables that wakes who waits for the first only",
         "transaction.py",
-        "clock.quiet and not first._waiters and not second._waiters:\n",
-        "clock.quiet and not first._waiters:\n",
+        "rouse(second._waiters)\n",
+        "second._waiters.clear()\n",
         "test_waiting.py",
     ),
     Mutant(

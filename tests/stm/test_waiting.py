@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 
+import stm
 from stm import (
     BlockedForever,
     StmError,
@@ -651,8 +652,31 @@ def test_who_waits_is_woken_whichever_way_the_variable_is_written(change):
     elif order is None:
         x.update(lambda value: value + 1)
     else:
-        run(lambda: [one.set(1) for one in order])
+        atomically(lambda: [one.set(1) for one in order])()
     waiting.result()
+
+
+def test_who_is_woken_before_the_change_can_be_seen_does_not_miss_it(monkeypatch):
+    """Committers wake, and then publish: whoever looks in between goes back to sleep, for which he needs the lock."""
+    x, looks = TVar(0), []
+
+    def wait() -> None:
+        looks.append(x.value)
+        check(x.value)
+
+    def rouse_and_linger(waiters: dict[Waiter, None]) -> None:
+        seen = len(looks)
+        rouse(waiters)
+        until(lambda: len(looks) > seen, "the look of who was woken")
+        assert looks[-1] == 0
+
+    rouse = stm.waiting.rouse
+    monkeypatch.setattr(stm.transaction, "rouse", rouse_and_linger)
+    waiting = Background(run, wait)
+    asleep()
+    x.set(1)
+    waiting.result()
+    assert looks[-1] == 1
 
 
 def test_await_change_returns_when_the_value_is_another_object():
