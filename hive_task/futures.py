@@ -183,7 +183,8 @@ class Future(StandardFuture[T]):
         return callbacks
 
     def _priority(self) -> int:
-        return 0 if self._work is None else self._work.options.priority
+        work = self._work
+        return 0 if work is None else work.options.priority
 
     def _forget(self) -> None:
         """Let go of what was needed to run the work."""

@@ -254,11 +254,11 @@ class Scheduler(Executor):
         def count() -> dict[str, tuple[int, int]]:
             found: dict[str, tuple[int, int]] = {}
             for future in self._dispatch.queued_works():
-                if future._work is not None and (category := future._work.category) is not None:
+                if (category := _category(future)) is not None:
                     queued, running = found.get(category, (0, 0))
                     found[category] = queued + 1, running
             for future in self._running():
-                if future._work is not None and (category := future._work.category) is not None:
+                if (category := _category(future)) is not None:
                     queued, running = found.get(category, (0, 0))
                     found[category] = queued, running + 1
             return found
@@ -270,9 +270,7 @@ class Scheduler(Executor):
 
         def find() -> tuple[Future[Any], ...]:
             both = (*self._dispatch.queued_works(), *self._running())
-            if category is None:
-                return both
-            return tuple(one for one in both if one._work is not None and one._work.category == category)
+            return both if category is None else tuple(one for one in both if _category(one) == category)
 
         return run(find, read_only=True, name="hive_task.works")
 
@@ -308,6 +306,11 @@ class Scheduler(Executor):
     def __repr__(self) -> str:
         workers = len(self._dispatch.registry.crew.peek())
         return f"<Scheduler {self.name!r} {self._dispatch.phase.peek()}, {workers} workers>"
+
+
+def _category(future: Future[Any]) -> str | None:
+    work = future._work  # (looked at once: whoever ends or cancels the work lets go of it at any moment)
+    return None if work is None else work.category
 
 
 def make_scheduler(

@@ -541,6 +541,24 @@ def test_cancelling_in_a_transaction_happens_if_that_commits():
         assert told == [future]
 
 
+def test_a_work_that_ends_while_works_are_listed_is_listed_or_not(monkeypatch):
+    """Whoever ends or cancels a work lets go of it, and no transaction can tell the one who lists works."""
+
+    class Vanishing:
+        looks = 0
+
+        @property
+        def _work(self):
+            self.looks += 1
+            return Work(int, category="red") if self.looks == 1 else None
+
+    with Scheduler(workers=1) as scheduler:
+        for look in (lambda: scheduler.works("red"), scheduler.categories):
+            monkeypatch.setattr(scheduler._dispatch, "queued_works", lambda: iter([Vanishing()]))
+            assert len(look()) == 1
+        monkeypatch.undo()
+
+
 def test_categories_are_counted_listed_and_cancelled():
     with Scheduler(workers=1) as scheduler:
         at_end = []
