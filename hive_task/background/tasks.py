@@ -1,0 +1,252 @@
+"""`Task`: what is to be done, as a data source keeps it; `Record`: what has become of it.
+
+Promises: both are immutable. A `Task` is a plain description (a registered name, data, and how it wants to be treated),
+so it can be written to a file and carried out by another process; a bad one is refused here, before any data source has
+seen it. Times are Unix seconds everywhere; `moment` makes them of aware datetimes, and refuses naive ones.
+
+The states of a task, and what leads from one to the next:
+
+    scheduled --its time comes--> queued --claimed--> running --> done
+        ^                            ^                   |
+        |                            +---- released -----+---> dead       it failed for good (a *dead letter*)
+        +------------ to be tried again -----------------+---> cancelled
+    waiting: for other tasks (`after`), or for a place among those with its key (`limit`); then queued or scheduled
+
+>>> Task("greet", {"who": "world"}, priority=3).name
+'greet'
+>>> Task("greet", retries=-1)
+Traceback (most recent call last):
+    ...
+ValueError: retries can't be negative: -1
+>>> import datetime
+>>> moment(datetime.datetime(2030, 1, 1))
+Traceback (most recent call last):
+    ...
+ValueError: 2030-01-01 00:00:00 has no time zone, so it could be any of several moments; use an aware datetime
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+SCHEDULED: Final = "scheduled"
+WAITING: Final = "waiting"
+QUEUED: Final = "queued"
+RUNNING: Final = "running"
+DONE: Final = "done"
+DEAD: Final = "dead"
+CANCELLED: Final = "cancelled"
+
+STATES: Final = (SCHEDULED, WAITING, QUEUED, RUNNING, DONE, DEAD, CANCELLED)
+#: What does not change any more by itself. (Dead letters and cancelled tasks can be requeued by hand.)
+ENDED: Final = frozenset({DONE, DEAD, CANCELLED})
+
+DEFAULT_QUEUE: Final = "default"
+
+#: A task that was running each time that its worker died, so many times, becomes a dead letter: it may be the reason.
+CRASHES: Final = 3
+
+
+def new_id() -> str:
+    return uuid.uuid4().hex
+
+
+class Limit(NamedTuple):
+    """At most `most` tasks with this key run at the same time."""
+
+    key: str
+    most: int
+
+
+class Rate(NamedTuple):
+    """At most `most` tasks with this key start within any `seconds`. Each gets its earliest time as it is put in."""
+
+    key: str
+    most: int
+    seconds: float
+
+
+class Claim(NamedTuple):
+    """Who has taken a task, and which taking of it this is. What comes from the holder of an older epoch is refused.
+
+    `attempt`: counts the runs, from 1; `due`: the time at which the task was to run, in Unix seconds.
+    """
+
+    worker: str
+    epoch: int
+    attempt: int
+    due: float
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Something to be done: the function registered under `name`, called with `data`.
+
+    `id`: putting in a task whose id is there already changes nothing.
+    `queue`: a name; queues can be paused, and are served alike. `priority`: higher is sooner.
+    `due`: not before this time, in Unix seconds.
+    `retries`: how often it may be tried again after a failure; `time_limit`: seconds that one run may take. None: as
+    the function's registration says.
+    `unique`: as long as a task with this key has not ended, or for `unique_for` seconds from the putting in of one, no
+    other one is put in.
+    `limit`, `rate`: how many with the same key may run at once, or start within a time.
+    `after`: ids of tasks that must be done before. If one of them dies or is cancelled, so is this one; unless
+    `despite_failure`: then it runs as soon as all have ended, however.
+    `claim`: of one that `dequeue_task` returned.
+    """
+
+    name: str
+    data: Any = None
+    _: KW_ONLY
+    id: str = field(default_factory=new_id)
+    queue: str = DEFAULT_QUEUE
+    priority: int = 0
+    due: float | None = None
+    retries: int | None = None
+    time_limit: float | None = None
+    unique: str | None = None
+    unique_for: float | None = None
+    limit: Limit | None = None
+    rate: Rate | None = None
+    after: tuple[str, ...] = ()
+    despite_failure: bool = False
+    claim: Claim | None = None
+
+    def __post_init__(self) -> None:
+        for what in ("name", "id", "queue"):
+            value = getattr(self, what)
+            if not isinstance(value, str):
+                raise TypeError(f"{what} is a string, not {value!r}")
+            if not value:
+                raise ValueError(f"{what} can't be empty")
+        check_count("priority", self.priority, least=None)
+        if self.due is not None:
+            object.__setattr__(self, "due", moment(self.due))
+        if self.retries is not None:
+            check_count("retries", self.retries)
+        for what in ("time_limit", "unique_for"):
+            if getattr(self, what) is not None:
+                check_seconds(what, getattr(self, what))
+        if self.unique is not None and not isinstance(self.unique, str):
+            raise TypeError(f"unique is a key, a string, not {self.unique!r}")
+        if self.unique_for is not None and self.unique is None:
+            raise ValueError("unique_for says how long the key is taken; it needs unique=, the key")
+        if self.limit is not None:
+            object.__setattr__(self, "limit", checked_limit(self.limit))
+        if self.rate is not None:
+            object.__setattr__(self, "rate", checked_rate(self.rate))
+        if isinstance(self.after, str) or not all(isinstance(one, str) for one in self.after):
+            raise TypeError(f"after is a tuple of the ids of tasks, not {self.after!r}")
+        object.__setattr__(self, "after", tuple(dict.fromkeys(self.after)))
+        if self.id in self.after:
+            raise ValueError("a task can't wait for itself")
+
+    def at(self, time: float | datetime) -> Task:
+        """The same, not before that time."""
+        return replace(self, due=moment(time))
+
+    def claimed(self, claim: Claim | None) -> Task:
+        return replace(self, claim=claim)
+
+
+class Failure(NamedTuple):
+    """How a run of a task failed: the exception's qualified name, its text, and the traceback."""
+
+    kind: str
+    message: str
+    traceback: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}" if self.message else self.kind
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A task, and what has become of it. Times are Unix seconds, None for what has not come to pass.
+
+    `attempts`: runs that were begun; `crashes`: those of them whose worker died. `progress`: what the task last said.
+    `failure`: of the last run that failed, also if the task is to be tried again, or was done in the end.
+    `cancel_requested`: it was running when somebody cancelled it.
+    """
+
+    task: Task
+    state: str
+    created: float
+    due: float
+    started: float | None = None
+    ended: float | None = None
+    attempts: int = 0
+    crashes: int = 0
+    result: Any = None
+    failure: Failure | None = None
+    progress: Any = None
+    worker: str | None = None
+    cancel_requested: bool = False
+
+
+class End(NamedTuple):
+    """How a run of a claimed task ended. `outcome`: `DONE`, with `result`; `DEAD`, with `failure`; `CANCELLED`;
+    `SCHEDULED`, to be tried again at `retry_at`, with `failure`; `QUEUED`, given back as if it had not been taken."""
+
+    task: Task
+    outcome: str
+    result: Any = None
+    failure: Failure | None = None
+    retry_at: float | None = None
+
+
+def moment(time: float | datetime) -> float:
+    """Unix seconds, of those or of an aware datetime. `TypeError` or `ValueError` for what says no moment."""
+    if isinstance(time, datetime):
+        if time.utcoffset() is None:
+            raise ValueError(
+                f"{time} has no time zone, so it could be any of several moments; use an aware datetime"
+            )
+        return time.timestamp()
+    if isinstance(time, bool) or not isinstance(time, (int, float)):
+        raise TypeError(f"a time is an aware datetime or Unix seconds, not {time!r}")
+    if not math.isfinite(time):
+        raise ValueError(f"{time!r} is no time")
+    return float(time)
+
+
+def check_count(what: str, value: Any, least: int | None = 0) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{what} is a whole number, not {value!r}")
+    if least is not None and value < least:
+        raise ValueError(f"{what} can't be negative: {value!r}" if least == 0 else f"{what} is at least {least}")
+
+
+def check_seconds(what: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{what} is a number of seconds, not {value!r}")
+    if not 0 < value < math.inf:
+        raise ValueError(f"{what} is more than nothing, and finite; not {value!r} seconds")
+
+
+def checked_limit(limit: Sequence[Any]) -> Limit:
+    try:
+        key, most = limit
+    except (TypeError, ValueError):
+        raise TypeError(f"limit is (key, how many at once), not {limit!r}") from None
+    if not isinstance(key, str):
+        raise TypeError(f"the key of a limit is a string, not {key!r}")
+    check_count("how many run at once", most, least=1)
+    return Limit(key, most)
+
+
+def checked_rate(rate: Sequence[Any]) -> Rate:
+    try:
+        key, most, seconds = rate
+    except (TypeError, ValueError):
+        raise TypeError(f"rate is (key, how many, within how many seconds), not {rate!r}") from None
+    if not isinstance(key, str):
+        raise TypeError(f"the key of a rate is a string, not {key!r}")
+    check_count("how many start within a time", most, least=1)
+    check_seconds("the time of a rate", seconds)
+    return Rate(key, most, float(seconds))
