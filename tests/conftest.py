@@ -16,6 +16,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what ru
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "soak" not in config.getoption("markexpr"):
+        for item in items:
+            if item.get_closest_marker("soak") is not None:
+                item.add_marker(pytest.mark.skip(reason="runs for minutes: make soak"))
+
+
 def pytest_report_header() -> str:
     gil = getattr(sys, "_is_gil_enabled", lambda: True)()
     return f"GIL: {'on' if gil else 'off'}"

@@ -35,7 +35,8 @@ class Backoff:
             raise ValueError(f"jitter is a share, from 0 to 1, not {self.jitter!r}")
 
     def delay(self, attempt: int, chance: float | None = None) -> float:
-        """Seconds to wait after so many attempts have failed. `chance`: a number from 0 to 1 instead of a random one."""
+        """Seconds to wait after so many attempts have failed. `chance`: a number from 0 to 1 instead of a random
+        one."""
         if attempt < 1:
             raise ValueError(f"attempts are counted from 1, not {attempt!r}")
         try:

@@ -204,9 +204,7 @@ def moment(time: float | datetime) -> float:
     """Unix seconds, of those or of an aware datetime. `TypeError` or `ValueError` for what says no moment."""
     if isinstance(time, datetime):
         if time.utcoffset() is None:
-            raise ValueError(
-                f"{time} has no time zone, so it could be any of several moments; use an aware datetime"
-            )
+            raise ValueError(f"{time} has no time zone, so it could be any of several moments; use an aware datetime")
         return time.timestamp()
     if isinstance(time, bool) or not isinstance(time, (int, float)):
         raise TypeError(f"a time is an aware datetime or Unix seconds, not {time!r}")

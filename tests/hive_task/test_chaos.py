@@ -28,9 +28,7 @@ def test_everything_adds_up_at_every_moment_and_in_the_end(
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
-def test_everything_adds_up_for_a_minute_and_leaves_nothing_behind(pytestconfig: pytest.Config) -> None:
-    if "soak" not in pytestconfig.getoption("markexpr"):
-        pytest.skip("runs for a minute: make soak")
+def test_everything_adds_up_for_a_minute_and_leaves_nothing_behind() -> None:
     limit = time.monotonic() + 60
     seed = 100
     while time.monotonic() < limit:

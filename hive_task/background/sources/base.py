@@ -1,8 +1,8 @@
 """`DataSource`: where background tasks are kept. To make one, override three methods; a durable one overrides more.
 
 The three are `enqueue_task`, `dequeue_task` and `schedule_task`. Everything else has a default that makes do with them:
-an application over such a source runs tasks, in order, at their time, with retries; it does not survive a crash, and can
-tell little. `MemoryQueue` and `SQLiteQueue` override all of it, and promise:
+an application over such a source runs tasks, in order, at their time, with retries; it does not survive a crash, and
+can tell little. `MemoryQueue` and `SQLiteQueue` override all of it, and promise:
 
 P1. *Acknowledged is kept.* When `enqueue_task` or another method that changes something returns, the change has been
     made, as durably as the source is; when it raises, nothing has been changed.
@@ -42,7 +42,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hive_task.background.tasks import CANCELLED, DEAD, DONE, QUEUED, SCHEDULED, End, Failure, Record, Task
+from hive_task.background.tasks import CANCELLED, DEAD, DONE, QUEUED, SCHEDULED, Claim, End, Failure, Record, Task
 
 if TYPE_CHECKING:
     from hive_task.background.application import Application
@@ -50,12 +50,21 @@ if TYPE_CHECKING:
 #: Seconds between two looks into a source that can't tell when there is something new.
 LOOKING = 0.02
 
+#: What is known of a task that a source without claims has handed out.
+FIRST = Claim("", 1, 1, 0.0)
+
 
 class DataSource:
     """Where tasks are kept. The first three methods are to be overridden; for the others see the module."""
 
     #: Does it keep records: `find_task` and what follows it here?
     keeps_records = False
+    #: Is what it does in a transaction (`stm`) a part of that? If not, applications put tasks in after the commit.
+    transactional = False
+    #: Seconds for which a task is claimed before it must be renewed; None: until it is settled.
+    lease: float | None = None
+    #: What times are taken from: `time()` and `monotonic()`.
+    clock: Any = time
 
     # What every source must do.
 
@@ -102,7 +111,8 @@ class DataSource:
     ) -> bool:
         """A run of the claimed task has failed: try it again at that time; None: for good, it is a dead letter."""
         if retry_at is not None:
-            self.schedule_task(retry_at, task, app=app)
+            worker, epoch, attempt, _ = task.claim or FIRST
+            self.schedule_task(retry_at, task.claimed(Claim(worker, epoch + 1, attempt + 1, retry_at)), app=app)
         return True
 
     def release_task(self, task: Task, *, app: Application | None = None) -> bool:
@@ -113,6 +123,12 @@ class DataSource:
     def settle_tasks(self, ends: Sequence[End], *, app: Application | None = None) -> list[bool]:
         """Several of these at once; for each, whether it was accepted."""
         return [self._settle(end, app) for end in ends]
+
+    def settle_and_dequeue(
+        self, ends: Sequence[End], limit: int, *, app: Application | None = None
+    ) -> tuple[list[bool], list[Task]]:
+        """Settle these, and take at most so many; in one step where the source can, for that is what workers do."""
+        return self.settle_tasks(ends, app=app) if ends else [], self.dequeue_tasks(limit, app=app)
 
     def _settle(self, end: End, app: Application | None) -> bool:
         if end.outcome == DONE:
@@ -141,8 +157,16 @@ class DataSource:
         again at the latest; None: when something has been put in."""
         return None
 
+    def wait_for_change(self, timeout: float, *, app: Application | None = None) -> None:
+        """Sleep until `tend` may have something to do sooner than it said, at most so many seconds; less is no
+        error."""
+        if app is not None:
+            app.await_stop(timeout)
+        else:
+            time.sleep(min(LOOKING, timeout))
+
     def wake(self) -> None:
-        """Let everybody return from `wait_for_work`."""
+        """Let everybody return from `wait_for_work` and `wait_for_change`."""
 
     def close(self) -> None:
         """Give back files and threads. The source can't be used after that. Nothing happens if that has been done."""

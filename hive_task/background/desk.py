@@ -1,0 +1,212 @@
+"""`Desk`: the tasks that an application has in hand, between its data source and its workers.
+
+Promises: every task that was claimed is settled once, whatever its run, the data source and the other workers do; what
+was claimed and not begun is given back when it has lain there for long, or when the application stops.
+
+Tasks that last for microseconds would spend most of their time in the data source. So a worker settles what has ended
+and claims the next in one step; and as long as tasks are short, he claims several (`share`), and lays them on the
+*tray*, from which all workers take before they claim themselves. How many, is decided by how long the last ones took:
+they are to be through within `AHEAD` seconds. Ends gather likewise, and are settled together: by whoever claims next;
+at once if the task was not short; and by a worker of its own who looks after `LATE` seconds, should the next task be a
+long one.
+
+Cost: with short tasks, one step of the data source for up to `MOST` of them.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, TypeVar
+
+from hive_task.background.tasks import DEAD, QUEUED, End, Failure, Task
+from hive_task.errors import UnserializableData
+from stm import TQueue, TransactionTimeout, TVar, check, run
+from stm.collections import Empty
+
+if TYPE_CHECKING:
+    from hive_task.background.application import Application
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+#: Seconds within which the tasks that were claimed in advance should be through; and how many these are at most.
+AHEAD = 0.01
+MOST = 64
+#: Tasks that take less are short.
+SHORT = 0.002
+#: Seconds for which ends may gather, and tasks may lie on the tray.
+LATE = 0.02
+LYING = 1.0
+#: Seconds until the next attempt after a failure of the data source: so many at first, then twice that, and so on.
+PATIENCE = 0.1
+LONGEST_PATIENCE = 5.0
+
+
+class Desk:
+    """What an application has claimed and not settled."""
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+        self._source = app.data_source
+        #: All of it, by id: whose leases are to be renewed.
+        self.in_hand: dict[str, Task] = {}
+        self._tray: TQueue[tuple[float, Task]] = TQueue(name=f"tray of {app.name}")
+        self._ends: TQueue[End] = TQueue(name=f"ends of {app.name}")
+        self._late: TVar[bool] = TVar(False, name=f"ends of {app.name} to be settled")
+        #: Seconds that the last tasks took, smoothed.
+        self._pace = 1.0
+        self._failures = 0
+
+    # For runners.
+
+    def next_task(self) -> Task | None:
+        """The next task to be run: waits for one. None if the application is to stop."""
+        app, source = self._app, self._source
+        while app.is_running():
+            if (task := self._from_tray()) is not None:
+                return task
+            try:
+                tasks = self._exchange(self.share())
+            except Exception:
+                self._complain("taking tasks")
+                continue
+            if tasks:
+                first, *others = tasks
+                if others:
+                    now = source.clock.monotonic()
+                    self._tray.put_many([(now, task) for task in others])
+                return first
+            try:
+                source.wait_for_work(None, app=app)
+            except Exception:
+                self._complain("waiting for tasks")
+        return None
+
+    def _from_tray(self) -> Task | None:
+        for _, task in what_there_is(self._tray, 1):
+            return task
+        return None
+
+    def share(self) -> int:
+        """How many tasks to claim at once."""
+        return 1 if self._pace > SHORT else max(1, min(MOST, int(AHEAD / max(self._pace, 1e-9))))
+
+    def ended(self, end: End, seconds: float) -> None:
+        """A task has run, for so long."""
+        pace = self._pace
+        self._pace = seconds if seconds > pace else pace * 0.75 + seconds * 0.25
+        self._ends.put(end)
+        if seconds > SHORT and not self._tray.empty():
+            self.settle()
+        elif not self._late.get():
+            self._late.set(True)
+
+    # Settling.
+
+    def settle(self) -> None:
+        """Tell the data source of all that has ended."""
+        try:
+            self._exchange(0)
+        except Exception:
+            self._complain("settling tasks")
+
+    def _exchange(self, limit: int) -> list[Task]:
+        """Settle what has ended, and take at most so many tasks."""
+        ends = what_there_is(self._ends, 4 * MOST)
+        if not ends and not limit:
+            return []
+        try:
+            accepted, tasks = self._source.settle_and_dequeue(ends, limit, app=self._app)
+        except UnserializableData:
+            self._settle_one_by_one(ends)
+            return []
+        except BaseException:
+            self._ends.put_many(ends)  # nothing has happened
+            raise
+        self._failures = 0
+        for task in tasks:
+            self.in_hand[task.id] = task
+        for end, good in zip(ends, accepted, strict=True):
+            self._settled(end, good)
+        return tasks
+
+    def _settle_one_by_one(self, ends: list[End]) -> None:
+        """One of them has a result that can't be stored. That one has failed; the others have not."""
+        for number, end in enumerate(ends):
+            try:
+                (good,) = self._settle_alone(end)
+            except BaseException:
+                self._ends.put_many(ends[number:])
+                raise
+            self._settled(end, good)
+
+    def _settle_alone(self, end: End) -> list[bool]:
+        try:
+            return self._source.settle_tasks([end], app=self._app)
+        except UnserializableData as error:
+            failure = Failure(type(error).__name__, f"its result can't be stored: {error}")
+            return self._source.settle_tasks([End(end.task, DEAD, failure=failure)], app=self._app)
+
+    def _settled(self, end: End, good: bool) -> None:
+        if self.in_hand.get(end.task.id) is end.task:
+            del self.in_hand[end.task.id]
+        if not good:
+            log.warning("%s %s: its end came too late, it is somebody else's now", end.task.name, end.task.id)
+
+    def settle_late(self) -> None:
+        """The loop of the worker who settles what others leave for long."""
+        app = self._app
+        while app.is_running():
+            run(lambda: check(self._late.value or not app.is_running()), name="hive_task.background.late")
+            self._late.set(False)
+            try:
+                run(lambda: check(not app.is_running()), timeout=LATE, name="hive_task.background.late")
+            except TransactionTimeout:
+                pass
+            if not self._ends.empty():
+                self.settle()
+            self._give_back_lying()
+
+    def _give_back_lying(self) -> None:
+        """Tasks that have lain on the tray for long, since all workers are busy: others may have them."""
+        now = self._source.clock.monotonic()
+        lying = what_there_is(self._tray, MOST)
+        young = [(since, task) for since, task in lying if now - since < LYING]
+        if young:
+            self._tray.put_many(young)
+            self._late.set(True)  # look again
+        self._ends.put_many([End(task, QUEUED) for since, task in lying if now - since >= LYING])
+        if len(young) < len(lying):
+            self.settle()
+
+    def clear(self) -> None:
+        """Give back what has not begun, and settle what has ended, when the workers have gone."""
+        while lying := what_there_is(self._tray, MOST):
+            self._ends.put_many([End(task, QUEUED) for _, task in lying])
+        while not self._ends.empty():
+            self._exchange(0)
+
+    # Housekeeping.
+
+    def renew(self) -> None:
+        """Say that all of it is being worked at still; and ask runs to end that should."""
+        tasks = list(self.in_hand.values())
+        if tasks:
+            for id in self._source.renew_leases(tasks, app=self._app):
+                if (current := self._app.runs.get(id)) is not None:
+                    current.cancel()
+
+    def _complain(self, what: str) -> None:
+        self._failures += 1
+        seconds = min(LONGEST_PATIENCE, PATIENCE * 2 ** min(self._failures - 1, 10))
+        log.exception("%s: %s failed, tried again in %.3g s", self._app.name, what, seconds)
+        self._app.await_stop(seconds)
+
+
+def what_there_is(queue: TQueue[T], limit: int) -> list[T]:
+    """Take what there is in a queue, at most so much, without waiting."""
+    try:
+        return queue.get_many(limit, block=False)
+    except Empty:
+        return []

@@ -1,0 +1,86 @@
+"""`task_runner` and `task_scheduler`: the two loops of an application's workers, either of which can be replaced.
+
+A loop is a function of the application, which returns when `app.is_running()` is false. What these two do can be called
+by others: `app.desk.next_task`, `run_task`, `app.desk.ended`; `app.data_source.tend`, `app.desk.renew`, `Periodic`. A
+runner that knows nothing of desks works as well:
+
+    def task_runner(app):
+        while app.is_running():
+            task = dequeue_task(app)
+            if task is None:
+                app.data_source.wait_for_work(1.0, app=app)
+            else:
+                app.data_source.settle_tasks([run_task(app, task, time.time)], app=app)
+"""
+
+from __future__ import annotations
+
+import logging
+from math import inf
+from typing import TYPE_CHECKING
+
+from hive_task.background.periodic import slot_id
+from hive_task.background.running import run_task
+
+if TYPE_CHECKING:
+    from hive_task.background.application import Application
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two rounds of housekeeping: as long as there is something to wait for, for the clock may jump; and
+#: otherwise.
+ROUND = 1.0
+LONG_ROUND = 30.0
+
+
+def task_runner(app: Application) -> None:
+    """Run one task after the other. As many workers run this as the application was told to have."""
+    desk, clock = app.desk, app.data_source.clock
+    while (task := desk.next_task()) is not None:
+        began = clock.monotonic()
+        end = run_task(app, task, clock.time)
+        desk.ended(end, clock.monotonic() - began)
+
+
+def task_scheduler(app: Application) -> None:
+    """See to what has its time: scheduled tasks, leases, periodic tasks. One worker runs this."""
+    source, periodic = app.data_source, Periodic(app)
+    while app.is_running():
+        try:
+            seconds = source.tend(app=app)
+            app.desk.renew()
+            waits = [periodic.plan(), inf if seconds is None else seconds]
+            waits.append(LONG_ROUND if min(waits) == inf and not app.desk.in_hand else ROUND)
+            source.wait_for_change(max(0.0, min(waits)), app=app)
+        except Exception:
+            log.exception("%s: housekeeping failed, tried again in %.3g s", app.name, ROUND)
+            app.await_stop(ROUND)
+
+
+class Periodic:
+    """The periodic tasks that an application knows. The next firing of each lies in the data source, as a scheduled
+    task whose id names the firing: so it comes once, however many applications plan it, and also if nobody ran at its
+    time; then it comes late, and those after it that were missed do not come.
+    """
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+        self._planned: dict[str, float] = {}
+
+    def plan(self) -> float:
+        """Put in what comes next. In how many seconds to look again."""
+        app = self._app
+        wait = inf
+        for name, definition in app.registry.items():
+            if definition.schedule is None:
+                continue
+            now = app.data_source.clock.time()
+            slot = definition.schedule.after(now)
+            if slot is None:
+                continue
+            if self._planned.get(name) != slot:
+                task = definition.make(definition.data, id=slot_id(name, slot), due=slot)
+                app.data_source.schedule_task(slot, task, app=app)
+                self._planned[name] = slot
+            wait = min(wait, slot - now)
+        return wait

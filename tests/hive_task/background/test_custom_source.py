@@ -1,0 +1,167 @@
+"""Data sources that override three methods: what an application makes of them."""
+
+import threading
+import time
+from collections import deque
+
+import pytest
+
+from hive_task.background import (
+    Application,
+    DataSource,
+    Registry,
+    Task,
+    dequeue_task,
+    enqueue_task,
+    execute_task,
+    execute_task_at,
+    run_task,
+    schedule_task,
+    start_application,
+    stop_application,
+    task,
+)
+from tests.support import PATIENCE, until
+
+
+class Shelf(DataSource):
+    """The least that a source can be."""
+
+    def __init__(self):
+        self.queued = deque()
+        self.scheduled = []
+        self.lock = threading.Lock()
+
+    def enqueue_task(self, task, *, app=None):
+        self.queued.append(task)
+
+    def dequeue_task(self, *, app=None):
+        with self.lock:
+            now = time.time()
+            for entry in self.scheduled:
+                if entry[0] <= now:
+                    self.scheduled.remove(entry)
+                    return entry[1]
+            return self.queued.popleft() if self.queued else None
+
+    def schedule_task(self, time, task, *, app=None):
+        with self.lock:
+            self.scheduled.append((time, task))
+
+
+@pytest.fixture
+def registry():
+    return Registry()
+
+
+def test_tasks_run_with_their_data_and_time(registry):
+    seen = []
+
+    @task("note", registry=registry)
+    def note(data, *, time):
+        seen.append(data)
+
+    app = start_application(number_of_workers=1, data_source=Shelf(), registry=registry)
+    for number in range(20):
+        execute_task(app, "note", number)
+    until(lambda: len(seen) == 20, "the tasks")
+    stop_application(app)
+    assert seen == list(range(20))
+
+
+def test_a_task_runs_at_its_time_and_not_before(registry):
+    seen = []
+    task("note", registry=registry)(lambda data, *, time: seen.append((data, now())))
+    now = time.time
+    app = start_application(data_source=Shelf(), registry=registry)
+    at = now() + 0.2
+    execute_task_at(app, at, "note", "later")
+    execute_task(app, "note", "soon")
+    until(lambda: len(seen) == 2, "both tasks")
+    stop_application(app)
+    assert [data for data, _ in seen] == ["soon", "later"]
+    assert seen[1][1] >= at
+
+
+def test_a_failed_task_is_tried_again_as_often_as_it_may(registry):
+    runs = []
+
+    @task("fail", retries=2, backoff=0.01, registry=registry)
+    def fail(data, *, time):
+        runs.append(data)
+        raise ValueError("no")
+
+    task("after", registry=registry)(lambda data, *, time: runs.append("after"))
+    app = start_application(data_source=Shelf(), registry=registry)
+    enqueue_task(app, Task("fail", "x"))
+    until(lambda: len(runs) == 3, "three runs")
+    execute_task(app, "after")
+    until(lambda: runs[-1] == "after", "the next task")
+    stop_application(app)
+    assert runs == ["x", "x", "x", "after"]
+
+
+def test_any_loop_may_be_replaced(registry):
+    done = threading.Event()
+    task("note", registry=registry)(lambda data, *, time: done.set())
+
+    def my_runner(app):
+        while app.is_running():
+            taken = dequeue_task(app)
+            if taken is None:
+                app.data_source.wait_for_work(1.0, app=app)
+            else:
+                app.data_source.settle_tasks([run_task(app, taken, time.time)], app=app)
+
+    scheduled = threading.Event()
+
+    def my_scheduler(app):
+        scheduled.set()
+
+    app = start_application(data_source=Shelf(), registry=registry, task_runner=my_runner, task_scheduler=my_scheduler)
+    schedule_task(app, time.time(), Task("note"))
+    assert done.wait(PATIENCE)
+    assert scheduled.wait(PATIENCE)
+    stop_application(app)
+
+
+def test_a_source_without_records_says_so(registry):
+    task("note", registry=registry)(lambda data, *, time: None)
+    app = Application(Shelf(), registry=registry)
+    handle = execute_task(app, "note")
+    with pytest.raises(NotImplementedError, match="Shelf keeps no records"):
+        handle.record()
+
+
+@pytest.mark.parametrize("name", ["enqueue_task", "dequeue_task", "schedule_task"])
+def test_what_must_be_overridden_says_so(name):
+    arguments = {"enqueue_task": (Task("x"),), "dequeue_task": (), "schedule_task": (1.0, Task("x"))}[name]
+    with pytest.raises(NotImplementedError, match=f"must override {name}"):
+        getattr(DataSource(), name)(*arguments)
+
+
+def test_a_source_that_fails_is_tried_again_and_the_caller_is_told(registry, caplog):
+    class Broken(Shelf):
+        broken = True
+
+        def enqueue_task(self, task, *, app=None):
+            if self.broken:
+                raise OSError("no disk")
+            super().enqueue_task(task, app=app)
+
+        def dequeue_task(self, *, app=None):
+            if self.broken:
+                raise OSError("no disk either")
+            return super().dequeue_task(app=app)
+
+    done = threading.Event()
+    task("note", registry=registry)(lambda data, *, time: done.set())
+    source = Broken()
+    app = start_application(data_source=source, registry=registry)
+    with pytest.raises(OSError, match="no disk"):
+        execute_task(app, "note")
+    until(lambda: "no disk either" in caplog.text, "the complaint")
+    source.broken = False
+    execute_task(app, "note")
+    assert done.wait(PATIENCE)
+    stop_application(app)
