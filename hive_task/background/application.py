@@ -62,6 +62,9 @@ NEW, RUNNING, STOPPING, STOPPED = "new", "running", "stopping", "stopped"
 #: Workers beside those that run tasks: one for `task_scheduler`, one that settles what others have left (`Desk`).
 OTHERS = 2
 
+#: Seconds until a loop that has failed is begun again.
+ANEW = 1.0
+
 Loop = Callable[["Application"], object]
 
 
@@ -127,11 +130,22 @@ class Application:
         return True
 
     def _loop(self, loop: Loop) -> None:
-        try:
-            loop(self)
-        except BaseException:
-            log.critical("the loop %r of %s ended with an exception", loop, self.name, exc_info=True)
-            raise
+        """Run a loop until it returns; anew if it ends with an exception."""
+        while True:
+            try:
+                loop(self)
+                break
+            except Exception:
+                log.critical(
+                    "%s: %r ended with an exception, begun again in %g s", self.name, loop, ANEW, exc_info=True
+                )
+            if self.await_stop(ANEW):
+                break
+        if not self.is_running():
+            try:
+                self.desk.clear()
+            except Exception:
+                log.exception("%s: tasks could not be given back; others get them when their lease is over", self.name)
 
     def _settle_late(self) -> None:
         self.desk.settle_late()
@@ -146,7 +160,6 @@ class Application:
         self.data_source.wake()
         self.scheduler.shutdown(wait=wait)
         if wait:
-            self.desk.clear()
             self.phase.set(STOPPED)
 
     def _end(self) -> None:

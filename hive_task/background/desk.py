@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from hive_task.background.tasks import DEAD, QUEUED, End, Failure, Task
 from hive_task.errors import UnserializableData
-from stm import TQueue, TransactionTimeout, TVar, check, run
+from stm import TQueue, TVar, check, run
 from stm.collections import Empty
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class Desk:
                 if others:
                     now = source.clock.monotonic()
                     self._tray.put_many([(now, task) for task in others])
+                    self._late.set(True)
                 return first
             try:
                 source.wait_for_work(None, app=app)
@@ -155,30 +156,25 @@ class Desk:
             log.warning("%s %s: its end came too late, it is somebody else's now", end.task.name, end.task.id)
 
     def settle_late(self) -> None:
-        """The loop of the worker who settles what others leave for long."""
+        """The loop of the worker who settles, and gives back, what others leave for long."""
         app = self._app
         while app.is_running():
             run(lambda: check(self._late.value or not app.is_running()), name="hive_task.background.late")
             self._late.set(False)
-            try:
-                run(lambda: check(not app.is_running()), timeout=LATE, name="hive_task.background.late")
-            except TransactionTimeout:
-                pass
-            if not self._ends.empty():
+            if app.await_stop(LATE):
+                return
+            if (lying := run(self._take_lying, self._source.clock.monotonic())) or not self._ends.empty():
+                self._ends.put_many([End(task, QUEUED) for task in lying])
                 self.settle()
-            self._give_back_lying()
+            if not self._tray.empty():
+                self._late.set(True)  # to look again
 
-    def _give_back_lying(self) -> None:
+    def _take_lying(self, now: float) -> list[Task]:
         """Tasks that have lain on the tray for long, since all workers are busy: others may have them."""
-        now = self._source.clock.monotonic()
-        lying = what_there_is(self._tray, MOST)
-        young = [(since, task) for since, task in lying if now - since < LYING]
-        if young:
-            self._tray.put_many(young)
-            self._late.set(True)  # look again
-        self._ends.put_many([End(task, QUEUED) for since, task in lying if now - since >= LYING])
-        if len(young) < len(lying):
-            self.settle()
+        lying = []
+        while not self._tray.empty() and now - self._tray.peek()[0] >= LYING:
+            lying.append(self._tray.get_nowait()[1])
+        return lying
 
     def clear(self) -> None:
         """Give back what has not begun, and settle what has ended, when the workers have gone."""

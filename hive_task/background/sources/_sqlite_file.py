@@ -302,7 +302,12 @@ _forking: list[File] = []
 
 
 def _before_fork() -> None:
-    _forking[:] = list(_files)
+    while True:
+        try:
+            _forking[:] = list(_files)
+            break
+        except RuntimeError:  # another thread has made one meanwhile
+            pass
     for file in _forking:
         file.before_fork()
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from hive_task.background.sources._sqlite_codec import pack_failure, row_of
@@ -301,3 +302,11 @@ def _fields(task: Task) -> dict[str, Any]:
 
 def _parent_failed(id: str, state: str) -> Failure:
     return Failure("ParentFailed", f"task {id}, which was to be done before, is {state}")
+
+
+def check_order(tasks: Sequence[Task]) -> None:
+    """Tasks that are put in together must not wait for one another in a circle."""
+    try:
+        TopologicalSorter({task.id: task.after for task in tasks}).prepare()
+    except CycleError as error:
+        raise ValueError(f"these tasks wait for one another in a circle: {', '.join(error.args[1])}") from None

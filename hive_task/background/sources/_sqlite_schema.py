@@ -184,3 +184,18 @@ FORGET: Final = """
         SELECT seq FROM tasks WHERE ended IS NOT NULL AND state = ? AND queue = ? AND ended < ? LIMIT ?
     )
 """
+
+#: Few tasks run, and those that failed are wanted often: these are found by their index; all others going back.
+_INDEX_OF: Final = {"running": "INDEXED BY running", "dead": "INDEXED BY ended", "cancelled": "INDEXED BY ended"}
+
+
+def listing(state: str | None, queue: str | None, name: str | None) -> str:
+    """The newest tasks of which these are known. (A state is written out: so the partial indexes are of use.)"""
+    where = ["1"]
+    if state is not None:
+        where.append(f"state = '{state}'")
+    if state in ("done", "dead", "cancelled"):
+        where.append("ended IS NOT NULL")
+    where += [f"{what} = :{what}" for what, value in (("queue", queue), ("name", name)) if value is not None]
+    how = _INDEX_OF.get(state or "", "NOT INDEXED")
+    return f"{RECORD} {how} WHERE {' AND '.join(where)} ORDER BY seq DESC LIMIT :limit"

@@ -47,7 +47,6 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from graphlib import CycleError, TopologicalSorter
 from heapq import merge
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -59,7 +58,7 @@ from hive_task.background.sources._sqlite_claimants import this_process
 from hive_task.background.sources._sqlite_codec import is_plain, pack, record_of, row_of, task_of
 from hive_task.background.sources._sqlite_ends import prepared, settle
 from hive_task.background.sources._sqlite_file import File
-from hive_task.background.sources._sqlite_rules import Step
+from hive_task.background.sources._sqlite_rules import Step, check_order
 from hive_task.background.sources.base import DataSource
 from hive_task.background.tasks import (
     CANCELLED,
@@ -158,7 +157,7 @@ class SQLiteQueue(DataSource):
         rows = [row_of(task, now) for task in tasks]
         plain = all(map(is_plain, tasks))
         if not plain:
-            _check_order(tasks)
+            check_order(tasks)
         with self._step("enqueue") as step:
             if not plain:
                 return step.put(tasks, rows)
@@ -332,18 +331,9 @@ class SQLiteQueue(DataSource):
         check_count("how many are listed", limit)
         if state is not None and state not in STATES:
             raise ValueError(f"a state is one of {', '.join(STATES)}, not {state!r}")
-        wanted: dict[str, Any] = {"state": state, "queue": queue, "name": name}
-        said = {what: value for what, value in wanted.items() if value is not None}
-        # Few tasks run, and most that failed are wanted soon: these are found by their index; all others going back.
-        by_index = {RUNNING: "INDEXED BY running", DEAD: "INDEXED BY ended", CANCELLED: "INDEXED BY ended"}
-        where = " AND ".join(["1", *(f"{what} = :{what}" for what in said if what != "state")])
-        if state is not None:
-            where += f" AND state = '{state}'" + (" AND ended IS NOT NULL" if state in ENDED else "")
-        how = by_index.get(state or "", "NOT INDEXED")
+        wanted = {"queue": queue, "name": name, "limit": limit}
         with self._file.reading() as connection:
-            rows = connection.execute(
-                f"{sql.RECORD} {how} WHERE {where} ORDER BY seq DESC LIMIT {limit:d}", said
-            ).fetchall()
+            rows = connection.execute(sql.listing(state, queue, name), wanted).fetchall()
         return [record_of(row) for row in rows]
 
     def count_tasks(self) -> Mapping[str, Mapping[str, int]]:
@@ -413,11 +403,3 @@ class SQLiteQueue(DataSource):
 
     def __repr__(self) -> str:
         return f"<SQLiteQueue {self.path}{' (closed)' if self._file.closed else ''}>"
-
-
-def _check_order(tasks: Sequence[Task]) -> None:
-    """Tasks that are put in together must not wait for one another in a circle."""
-    try:
-        TopologicalSorter({task.id: task.after for task in tasks}).prepare()
-    except CycleError as error:
-        raise ValueError(f"these tasks wait for one another in a circle: {', '.join(error.args[1])}") from None

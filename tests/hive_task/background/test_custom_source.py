@@ -165,3 +165,57 @@ def test_a_source_that_fails_is_tried_again_and_the_caller_is_told(registry, cap
     execute_task(app, "note")
     assert done.wait(PATIENCE)
     stop_application(app)
+
+
+def test_a_loop_that_fails_is_begun_again(registry, caplog, monkeypatch):
+    monkeypatch.setattr("hive_task.background.application.ANEW", 0.001)
+    tries = []
+
+    def my_runner(app):
+        tries.append(app)
+        if len(tries) < 3:
+            raise ValueError("a bad loop")
+
+    app = start_application(data_source=Shelf(), registry=registry, task_runner=my_runner)
+    until(lambda: len(tries) == 3, "the third try")
+    stop_application(app)
+    assert len(tries) == 3
+    assert caplog.text.count("ended with an exception") == 2
+
+
+class Reliable(Shelf):
+    """Claims several at once, as `MemoryQueue` does; its tasks are counted."""
+
+    def __init__(self):
+        super().__init__()
+        self.settled = []
+
+    def settle_tasks(self, ends, *, app=None):
+        self.settled += ends
+        return [True] * len(ends)
+
+
+def test_tasks_that_lie_behind_a_long_one_are_given_back(registry, monkeypatch):
+    monkeypatch.setattr("hive_task.background.desk.LYING", 0.0)
+    begun, go = threading.Event(), threading.Event()
+
+    @task("hold", registry=registry)
+    def hold(data, *, time):
+        begun.set()
+        assert go.wait(PATIENCE)
+
+    task("quick", registry=registry)(lambda data, *, time: None)
+    source = Reliable()
+    app = Application(source, registry=registry)
+    app.desk._pace = 1e-6  # as after many short ones
+    execute_task(app, "hold")
+    for _ in range(3):
+        execute_task(app, "quick")
+    app.start()
+    assert begun.wait(PATIENCE)
+    until(lambda: len(source.settled) == 3, "what lay on the tray")
+    assert {end.outcome for end in source.settled} == {"queued"}
+    assert not app.desk.in_hand.keys() & {end.task.id for end in source.settled}
+    go.set()
+    stop_application(app)
+    assert source.settled[-1].outcome == "done"

@@ -5,8 +5,9 @@ import pytest
 from hive_task.background.sources import _sqlite_claimants
 from hive_task.background.sources import _sqlite_tending as tending
 from hive_task.background.sources.sqlite import SQLiteQueue
-from hive_task.background.tasks import CRASHES, DEAD, DONE, ENDED, QUEUED, RUNNING, SCHEDULED, End, Task
+from hive_task.background.tasks import CRASHES, DEAD, DONE, ENDED, QUEUED, RUNNING, SCHEDULED, Claim, End, Task
 from tests.hive_task.background.sqlite_tools import heard, process, tell
+from tests.support import until
 
 WORKER = """
 queue = SQLiteQueue(path, lease=1000.0)
@@ -68,7 +69,7 @@ def test_a_worker_that_is_killed_loses_nothing_and_repeats_no_more_than_it_must(
     put = {id for what, id, *_ in said if what == "put"}
     done = {id for what, id, *_ in said if what == "done"}
     late = [task for what, id, worker, epoch in (line for line in said if line[0] == "run")
-            for task in [Task("late", id=id).claimed(_claim(worker, epoch))] if id not in done]  # fmt: skip
+            for task in [Task("late", id=id).claimed(Claim(worker, int(epoch), 1, 0.0))] if id not in done]  # fmt: skip
     # Recovery: at once, although the leases are long.
     queue.tend()
     records = {record.task.id: record for record in queue.list_tasks(limit=100)}
@@ -86,12 +87,6 @@ def test_a_worker_that_is_killed_loses_nothing_and_repeats_no_more_than_it_must(
         assert runs.get(record.task.id, 0) <= 1 + record.crashes
         assert record.attempts <= 1 + record.crashes
     queue.close()
-
-
-def _claim(worker, epoch):
-    from hive_task.background.tasks import Claim
-
-    return Claim(worker, int(epoch), 1, 0.0)
 
 
 def test_a_task_that_kills_its_workers_becomes_a_dead_letter(path):
@@ -190,8 +185,6 @@ def test_a_zombie_is_dead(path):
         heard(child)
         assert _sqlite_claimants.born(child.pid) is not None
         child.kill()
-        from tests.support import until
-
         until(lambda: _sqlite_claimants.born(child.pid) is None, "the zombie")
 
 
