@@ -14,5 +14,6 @@ def test_there_is_something_to_run():
 
 
 @pytest.mark.parametrize("source", BLOCKS)
-def test_code_block(source):
+def test_code_block(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # for those that write files
     exec(compile(source, "README.md", "exec"), {})
