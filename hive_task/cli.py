@@ -31,13 +31,15 @@ def main(arguments: list[str] | None = None) -> None:
 def _application() -> "typer.Typer":
     import typer
 
+    from hive_task.queue_command import queue
     from hive_task.top import top
+    from hive_task.worker_command import worker
 
     application = typer.Typer(
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
-        help="Look at running programs that use hive_task.",
+        help="Run background workers, and look at queues and at running programs that use hive_task.",
     )
 
     @application.callback()
@@ -49,6 +51,8 @@ def _application() -> "typer.Typer":
         pass
 
     application.command()(top)
+    application.command()(worker)
+    application.add_typer(queue, name="queue")
     return application
 
 

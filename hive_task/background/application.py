@@ -12,7 +12,8 @@ Promises
   tasks that last for microseconds several at a time, into a tray that all workers of the application share; the source
   shows these as running, and those that lie there for long are given back.
 - A data source that fails does not stop anything: it is tried again, less and less often, and the log says so.
-- `stop_application` takes nothing more, lets what runs end, and gives back what it has not begun.
+- `stop_application` takes nothing more, lets what runs end, and gives back what it has not begun. So does the end of
+  the program.
 
 What "at least once" means here, and how a run that is over is told from one that may be repeated, is a promise of the
 data source (`sources.base`).
@@ -36,8 +37,10 @@ hive_task.errors.ApplicationStopped: the background application 'background' is 
 
 from __future__ import annotations
 
+import atexit
 import logging
 import uuid
+import weakref
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
@@ -66,6 +69,8 @@ OTHERS = 2
 ANEW = 1.0
 
 Loop = Callable[["Application"], object]
+
+_running: weakref.WeakSet[Application] = weakref.WeakSet()
 
 
 class Application:
@@ -114,6 +119,7 @@ class Application:
         """Begin to run tasks. Nothing happens if that has been done; `ApplicationStopped` if it was stopped."""
         if not run(self._begin, name="hive_task.background.start"):
             return self
+        _running.add(self)
         self.scheduler.start()
         for _ in range(self.number_of_workers):
             self.scheduler.submit(self._loop, self.task_runner)
@@ -273,3 +279,13 @@ def dequeue_task(app: Application) -> Task | None:
     """Take the next task that may run now from the application's data source; None if there is none. Whoever does so
     has to run it, and to say what became of it (`app.data_source.settle_tasks`)."""
     return app.data_source.dequeue_task(app=app)
+
+
+def _stop_all() -> None:
+    for app in list(_running):
+        app.stop()
+
+
+# (What is registered later runs earlier: this comes before the schedulers wait for their works, which loops would not
+# end.)
+atexit.register(_stop_all)

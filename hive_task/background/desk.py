@@ -5,10 +5,16 @@ was claimed and not begun is given back when it has lain there for long, or when
 
 Tasks that last for microseconds would spend most of their time in the data source. So a worker settles what has ended
 and claims the next in one step; and as long as tasks are short, he claims several (`share`), and lays them on the
-*tray*, from which all workers take before they claim themselves. How many, is decided by how long the last ones took:
-they are to be through within `AHEAD` seconds. Ends gather likewise, and are settled together: by whoever claims next;
-at once if the task was not short; and by a worker of its own who looks after `LATE` seconds, should the next task be a
-long one.
+*tray*. How many, is decided by how long the last ones took: they are to be through within `AHEAD` seconds. Ends gather
+likewise, and are settled together: by whoever claims next; at once if the task was not short.
+
+One worker at a time, the *leader*, deals with the data source, and waits there; the others wait for him to resign. He
+does so as he begins a task, so that somebody else leads meanwhile; but not if tasks are so short (`TINY`) that to wake
+another worker would cost more than to run them. Should such a task turn out a long one, he is deposed after `LATE`
+seconds by a worker who does nothing else, and who also settles what has gathered by then.
+
+If tasks come in one by one, without a pause, the leader takes a nap now and then (`NAP`), so that several can be taken
+at once: a durable source takes longer to make a step durable than ten such tasks take.
 
 Cost: with short tasks, one step of the data source for up to `MOST` of them.
 """
@@ -16,6 +22,8 @@ Cost: with short tasks, one step of the data source for up to `MOST` of them.
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from typing import TYPE_CHECKING, TypeVar
 
 from hive_task.background.tasks import DEAD, QUEUED, End, Failure, Task
@@ -32,9 +40,15 @@ log = logging.getLogger(__name__)
 
 #: Seconds within which the tasks that were claimed in advance should be through; and how many these are at most.
 AHEAD = 0.01
-MOST = 64
-#: Tasks that take less are short.
+MOST = 250
+#: Tasks that take less are short, or even tiny.
 SHORT = 0.002
+TINY = 0.0001
+#: Seconds for which the leader leaves the data source alone, if it has given him fewer than `FEW` tasks some times
+#: running, and never none.
+NAP = 0.0015
+FEW = 16
+RUNNING_ON = 3
 #: Seconds for which ends may gather, and tasks may lie on the tray.
 LATE = 0.02
 LYING = 1.0
@@ -54,35 +68,73 @@ class Desk:
         self._tray: TQueue[tuple[float, Task]] = TQueue(name=f"tray of {app.name}")
         self._ends: TQueue[End] = TQueue(name=f"ends of {app.name}")
         self._late: TVar[bool] = TVar(False, name=f"ends of {app.name} to be settled")
+        #: The thread of the worker who leads, and since when he has been running a task as the leader.
+        self._leader: TVar[int | None] = TVar(None, name=f"leader of {app.name}")
+        self._led_since: float | None = None
         #: Seconds that the last tasks took, smoothed.
         self._pace = 1.0
+        #: How often running few tasks were there.
+        self._trickle = 0
         self._failures = 0
 
     # For runners.
 
     def next_task(self) -> Task | None:
         """The next task to be run: waits for one. None if the application is to stop."""
-        app, source = self._app, self._source
+        app, me = self._app, threading.get_ident()
+        leads = self._leader.get() == me
+        self._led_since = None if leads else self._led_since
         while app.is_running():
             if (task := self._from_tray()) is not None:
-                return task
-            try:
-                tasks = self._exchange(self.share())
-            except Exception:
-                self._complain("taking tasks")
+                return self._begin(task, leads)
+            leads = leads or self._leader.compare_and_set(None, me)
+            if not leads:
+                run(self._await_call, name="hive_task.background.follow")
                 continue
-            if tasks:
-                first, *others = tasks
-                if others:
-                    now = source.clock.monotonic()
-                    self._tray.put_many([(now, task) for task in others])
-                    self._late.set(True)
-                return first
             try:
-                source.wait_for_work(None, app=app)
+                if (task := self._claim()) is not None:
+                    return self._begin(task, leads)
+                self._source.wait_for_work(None, app=app)
             except Exception:
-                self._complain("waiting for tasks")
+                self._resign()
+                leads = False
+                self._complain("taking tasks")
+        if leads:
+            self._resign()
         return None
+
+    def _await_call(self) -> None:
+        check(self._leader.get() is None or not self._app.is_running())
+
+    def _begin(self, task: Task, leads: bool) -> Task:
+        if leads:
+            if self._pace > TINY:
+                self._resign()
+            else:
+                self._led_since = self._source.clock.monotonic()
+                self._look_later()
+        return task
+
+    def _resign(self) -> None:
+        self._led_since = None
+        leader = self._leader.get()  # (the very object, for it is compared by identity)
+        if leader == threading.get_ident():
+            self._leader.compare_and_set(leader, None)
+
+    def _claim(self) -> Task | None:
+        """As the leader: the next task; others, if there are, are laid on the tray."""
+        share = self.share()
+        if self._trickle > RUNNING_ON and share > 1:
+            time.sleep(NAP)
+        tasks = self._exchange(share)
+        self._trickle = self._trickle + 1 if 0 < len(tasks) < FEW else 0
+        if not tasks:
+            return None
+        if len(tasks) > 1:
+            now = self._source.clock.monotonic()
+            self._tray.put_many([(now, task) for task in tasks[1:]])
+            self._look_later()
+        return tasks[0]
 
     def _from_tray(self) -> Task | None:
         for _, task in what_there_is(self._tray, 1):
@@ -100,7 +152,11 @@ class Desk:
         self._ends.put(end)
         if seconds > SHORT and not self._tray.empty():
             self.settle()
-        elif not self._late.get():
+        else:
+            self._look_later()
+
+    def _look_later(self) -> None:
+        if not self._late.get():
             self._late.set(True)
 
     # Settling.
@@ -166,8 +222,14 @@ class Desk:
             if (lying := run(self._take_lying, self._source.clock.monotonic())) or not self._ends.empty():
                 self._ends.put_many([End(task, QUEUED) for task in lying])
                 self.settle()
+            since = self._led_since
+            if since is not None:
+                if self._source.clock.monotonic() - since > LATE:
+                    self._leader.set(None)  # his task is a long one: somebody else leads from now on
+                else:
+                    self._look_later()
             if not self._tray.empty():
-                self._late.set(True)  # to look again
+                self._look_later()
 
     def _take_lying(self, now: float) -> list[Task]:
         """Tasks that have lain on the tray for long, since all workers are busy: others may have them."""

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Seconds after which a task that is not registered here is tried again; and how often before it is a dead letter.
+UNKNOWN_AGAIN = 30.0
+UNKNOWN_TIMES = 10
+
 _current: ContextVar[CurrentTask | None] = ContextVar("current task", default=None)
 
 
@@ -104,8 +108,12 @@ def run_task(app: Application, task: Task, now: Callable[[], float]) -> End:
     try:
         definition = app.registry[task.name]
     except UnknownTask as error:
+        # (Another program, or the next version of this one, may know it.)
         log.error("%s %s: %s", task.name, task.id, error)
-        return End(task, DEAD, failure=Failure(_kind(error), str(error)))
+        failure = Failure(_kind(error), str(error))
+        if task.claim is not None and task.claim.attempt >= UNKNOWN_TIMES:
+            return End(task, DEAD, failure=failure)
+        return End(task, SCHEDULED, failure=failure, retry_at=now() + UNKNOWN_AGAIN)
     current = CurrentTask(app, task)
     app.runs[task.id] = current
     try:

@@ -28,10 +28,11 @@ ValueError: 2030-01-01 00:00:00 has no time zone, so it could be any of several 
 from __future__ import annotations
 
 import math
-import uuid
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import datetime
+from os import urandom
+from time import time_ns
 from typing import Any, Final, NamedTuple
 
 SCHEDULED: Final = "scheduled"
@@ -53,7 +54,9 @@ CRASHES: Final = 3
 
 
 def new_id() -> str:
-    return uuid.uuid4().hex
+    """A new id: 32 hexadecimal digits, the first half of which is the time, so that a store need not look all over its
+    index for where to put it (as UUIDs of version 7, RFC 9562)."""
+    return f"{time_ns():016x}{urandom(8).hex()}"
 
 
 class Limit(NamedTuple):

@@ -4,6 +4,8 @@ import asyncio
 import datetime
 import logging
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -530,3 +532,31 @@ def test_the_log_tells_of_what_failed_for_good(app, define, caplog):
     with pytest.raises(TaskFailed):
         execute_task(app, "fail").result(PATIENCE)
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_program_that_ends_stops_its_application(tmp_path):
+    program = f"""
+import sys
+from hive_task.background import SQLiteQueue, execute_task, start_application, task
+
+@task("double")
+def double(data, *, time):
+    return 2 * data
+
+app = start_application(number_of_workers=2, data_source=SQLiteQueue({str(tmp_path / "tasks.sqlite")!r}))
+print(execute_task(app, "double", 21).result(30))
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=True)
+    assert (ran.stdout, ran.stderr) == ("42\n", "")
+
+
+def test_a_task_that_is_not_registered_here_is_left_for_others(source, registry, monkeypatch):
+    app = Application(source, registry=registry)
+    source.enqueue_task(Task("triple", id="later"))
+    assert drain(app) == 1
+    record = source.find_task("later")
+    assert (record.state, record.failure.kind) == ("scheduled", "hive_task.errors.UnknownTask")
+    monkeypatch.setattr("hive_task.background.running.UNKNOWN_AGAIN", 0.0)
+    source.enqueue_task(Task("triple", id="never"))
+    assert drain(app) == 10
+    assert source.find_task("never").state == "dead"

@@ -235,6 +235,42 @@ def test_putting_in_and_taking_do_not_conflict(source):
     assert len(bodies) == 1
 
 
+class MeddlingClock(ManualClock):
+    """Lets another thread do something, once, when it is asked for the time: in the midst of a method."""
+
+    meddle = None
+
+    def time(self):
+        meddle, self.meddle = self.meddle, None
+        if meddle is not None:
+            elsewhere(meddle)
+        return super().time()
+
+
+def test_taking_is_one_step():
+    clock = MeddlingClock()
+    source = MemoryQueue(clock=clock)
+    id, next_one = put(source), put(source)
+    answers = []
+    clock.meddle = lambda: answers.append(source.cancel_task(id))
+    tasks = source.dequeue_tasks(5)
+    assert answers == [True]
+    assert [task.id for task in tasks] == [next_one]
+    assert source.find_task(id).state == CANCELLED
+
+
+def test_settling_is_one_step():
+    clock = MeddlingClock()
+    source = MemoryQueue(clock=clock)
+    put(source)
+    task = source.dequeue_task()
+    answers = []
+    clock.meddle = lambda: answers.append(source.complete_task(task, "other"))
+    answers.append(source.complete_task(task, "this"))
+    assert answers == [True, False]
+    assert source.find_task(task.id).result == "other"
+
+
 def test_data_is_not_copied(source):
     data = object()
     put(source, data=data)
@@ -292,6 +328,26 @@ def test_what_was_queued_again_or_put_in_again_is_not_forgotten_for_what_it_was(
     for id in others:
         source.cancel_task(id)
     assert [source.find_task(id).state for id in (dead, purged, *others)] == [QUEUED, QUEUED, CANCELLED, CANCELLED]
+
+
+def test_a_task_that_ended_twice_is_remembered_for_the_last_time():
+    source = MemoryQueue(keep=2)
+    twice = put(source)
+    source.cancel_task(twice)
+    source.retry_task(twice)
+    source.cancel_task(twice)
+    other = put(source)
+    source.cancel_task(other)
+    assert [source.find_task(id) is not None for id in (twice, other)] == [True, True]
+
+
+def test_a_task_that_two_failures_cancel_has_ended_once():
+    source = MemoryQueue(keep=4)
+    top = Task("top")
+    left, right = Task("left", after=(top.id,)), Task("right", after=(top.id,))
+    source.enqueue_tasks([top, left, right, Task("bottom", after=(left.id, right.id))])
+    source.cancel_task(top.id)
+    assert source.count_tasks() == {"default": {CANCELLED: 4}}
 
 
 def test_what_is_forgotten_is_not_kept_alive():
@@ -383,6 +439,18 @@ def test_tend_moves_many_in_several_steps(clock, monkeypatch):
     clock.advance(1)
     assert [source.tend(), source.tend(), source.tend()] == [0.0, 0.0, None]
     assert len(source.dequeue_tasks(99)) == 25
+
+
+def test_who_tends_sleeps_until_there_is_something_sooner_than_he_knows_of(source, clock):
+    put(source, due=clock.time() + 500)
+    source.tend()
+    waiting = Background(source.wait_for_change, 60.0)
+    asleep()
+    put(source, due=clock.time() + 600)
+    put(source)
+    asleep()
+    put(source, due=clock.time() + 400)
+    waiting.result()
 
 
 def test_what_it_is_made_with_is_checked():

@@ -237,9 +237,13 @@ def test_a_child_is_done_with_all_its_parents_when_it_is_cancelled(queue):
     put(queue, "a", "b")
     put(queue, "child", after=("a", "b"))
     queue.cancel_task("child")
-    for task in queue.dequeue_tasks(2):
-        assert queue.complete_task(task)
-    assert state(queue, "child") == CANCELLED
+    assert queue.retry_task("child"), "it waits anew for both"
+    assert state(queue, "child") == WAITING
+    queue.cancel_task("child")
+    a, b = queue.dequeue_tasks(2)
+    assert queue.complete_task(a)
+    assert queue.fail_task(b, Failure("E", "x"))
+    assert (state(queue, "child"), queue.find_task("child").failure) == (CANCELLED, None)
     with queue._file.reading() as connection:
         assert connection.execute("SELECT * FROM links").fetchall() == []
 

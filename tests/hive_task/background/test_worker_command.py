@@ -278,15 +278,14 @@ def test_signals_that_the_module_handles_itself_end_nothing(tmp_path):
         assert worker.end() == 0
 
 
-def test_a_source_that_fails_at_the_end_is_told_with_code_1(tmp_path):
+def test_a_stop_that_fails_is_told_with_code_1(tmp_path):
     module = """
-        class Failing(MemoryQueue):
-            def settle_and_dequeue(self, ends, limit, *, app=None):
-                if not app.is_running():
-                    raise SourceError("the disk is full")
-                return super().settle_and_dequeue(ends, limit, app=app)
-        app = Application(Failing(), 1)
-        execute_task(app, "hold")
+        class Failing(SQLiteQueue):
+            def wake(self):
+                super().wake()
+                raise SourceError("the disk is full")
+        app = Application(Failing("queue.db"), 1)
+        execute_task(app, "hold", "held")
     """
     with Running(tmp_path, module) as worker:
         worker.await_file("begun")
@@ -296,6 +295,21 @@ def test_a_source_that_fails_at_the_end_is_told_with_code_1(tmp_path):
         assert worker.end() == 1
         assert "could not be stopped in order" in worker.errors.read_text()
         assert "SourceError: the disk is full" in worker.errors.read_text()
+        assert "stopped\n" not in worker.said()
+
+
+def test_a_source_that_can_not_be_closed_is_told_with_code_1(tmp_path):
+    module = """
+        class Failing(MemoryQueue):
+            def close(self):
+                raise SourceError("the disk is full")
+        app = Application(Failing(), 1)
+    """
+    with Running(tmp_path, module) as worker:
+        worker.await_line("1 worker")
+        worker.signal(signal.SIGTERM)
+        assert worker.end() == 1
+        assert "could not be closed" in worker.errors.read_text()
 
 
 def test_monitor_and_log_level(tmp_path):
