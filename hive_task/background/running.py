@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import traceback
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
@@ -56,7 +55,7 @@ class CurrentTask:
     def __init__(self, app: Application, task: Task) -> None:
         self._app = app
         self.task = task
-        self._cancelled = threading.Event()
+        self._cancelled = False
 
     @property
     def id(self) -> str:
@@ -74,20 +73,20 @@ class CurrentTask:
     @property
     def cancelled(self) -> bool:
         """Should it end? Somebody cancelled it, its time is over, or it is not this worker's any more."""
-        return self._cancelled.is_set()
+        return self._cancelled
 
     def raise_if_cancelled(self) -> None:
         """Raise `TaskCancelled` if it should end."""
-        if self._cancelled.is_set():
+        if self._cancelled:
             raise TaskCancelled(f"{self.name} {self.id} was cancelled while it ran")
 
     def cancel(self) -> None:
-        self._cancelled.set()
+        self._cancelled = True
 
     def set_progress(self, progress: Any) -> None:
         """Keep this with the task's record, for whoever asks how far it is. A write to the data source each time."""
         if not self._app.data_source.set_progress(self.task, progress):
-            self._cancelled.set()
+            self._cancelled = True
 
     def result_of(self, id: str) -> Any:
         """What a task that this one came after has returned; None if it did not end well. `UnknownTask` if

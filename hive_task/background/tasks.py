@@ -121,6 +121,14 @@ class Task:
     claim: Claim | None = None
 
     def __post_init__(self) -> None:
+        strings = type(self.name) is str and type(self.id) is str and type(self.queue) is str
+        if not (strings and self.name and self.id and self.queue and type(self.priority) is int):
+            self._check_names()
+        unkeyed = self.unique is None and self.unique_for is None and self.limit is None and self.rate is None
+        if not (unkeyed and self.due is None and self.time_limit is None and self.retries is None and self.after == ()):
+            self._check_options()
+
+    def _check_names(self) -> None:
         for what in ("name", "id", "queue"):
             value = getattr(self, what)
             if not isinstance(value, str):
@@ -128,6 +136,8 @@ class Task:
             if not value:
                 raise ValueError(f"{what} can't be empty")
         check_count("priority", self.priority, least=None)
+
+    def _check_options(self) -> None:
         if self.due is not None:
             object.__setattr__(self, "due", moment(self.due))
         if self.retries is not None:
