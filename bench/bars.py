@@ -15,6 +15,8 @@ from bench.results import BarOutcome, Figure, Result
 from bench.tables import count_of
 from bench.workloads import (
     awaiting,
+    background,
+    background_runs,
     compiled_call,
     compiled_transfer,
     counters,
@@ -254,6 +256,74 @@ BARS: Final = (
             (scheduler.IDLE, scheduler.HIVE, scheduler.IDLE_WORKERS),
             (scheduler.IDLE_OPEN, scheduler.HIVE_OPEN, 1),
         )
+    ),
+    *(
+        Bar(
+            f"{setting}, {count_of(workers, 'worker')}, {background.TO_HUEY}",
+            "background",
+            background.RATIO.name,
+            background.TO_HUEY,
+            limit,
+            "least",
+            threads=workers,
+            setting=setting,
+        )
+        for setting, limit in ((background.MEMORY, 2), (background.SQLITE, 3))
+        for workers in background.WORKERS
+    ),
+    Bar(
+        f"tasks put into SQLite, {background_runs.BATCH} at a time",
+        "background",
+        background_runs.PUT_RATE.name,
+        background.HIVE,
+        50_000,
+        "least",
+        setting=background.BATCHES,
+    ),
+    *(
+        Bar(
+            f"task {setting}, median",
+            "background",
+            background_runs.MEDIAN.name,
+            background.HIVE,
+            limit,
+            "most",
+            setting=setting,
+        )
+        for setting, limit in ((background.TO_IDLE_MEMORY, 2), (background.TO_IDLE_SQLITE, 10))
+    ),
+    *(
+        Bar(
+            f"background application, CPU used when {setting}",
+            "background",
+            background_runs.CORES.name,
+            background.HIVE,
+            0.002,
+            "most",
+            setting=setting,
+        )
+        for setting in (background.IDLE_MEMORY, background.IDLE_SQLITE)
+    ),
+    *(
+        Bar(
+            f"tasks taken and settled, {setting} / few",
+            "background",
+            background.LENGTH_RATIO.name,
+            background.HIVE,
+            0.5,
+            "least",
+            setting=setting,
+        )
+        for setting in (background.LONG_MEMORY, background.LONG_SQLITE)
+    ),
+    Bar(
+        "memory of a worker, over a long queue",
+        "background",
+        background_runs.GROWTH.name,
+        background.HIVE,
+        20,
+        "most",
+        threads=background.GROWTH_WORKERS,
     ),
     Bar(
         "transfer over TVars, beside the compiled tier / without it",

@@ -2,6 +2,7 @@
 
 from bench.harness import Workload
 from bench.workloads.awaiting import Asyncio
+from bench.workloads.background import Background
 from bench.workloads.compiled_call import CompiledCall
 from bench.workloads.compiled_transfer import CompiledTransfer
 from bench.workloads.counters import Counter
@@ -39,6 +40,7 @@ WORKLOADS: dict[str, type[Workload]] = {
         Asyncio,
         Statistics,
         SchedulerCost,
+        Background,
         # From here on numba is in the process: the workloads above are measured without it.
         SharedClock,
         CompiledCall,

@@ -1,8 +1,8 @@
 """`File`: the connections to the file of a `SQLiteQueue`, its transactions, and what its errors mean.
 
-One connection writes, behind an ordinary lock: `BEGIN IMMEDIATE` takes the file's lock before anything is read, so no
-transaction fails half-way for another's sake. Those that only read have connections of their own, as many as read at
-the same time, and wait for nobody.
+One connection writes, by one thread at a time: `BEGIN IMMEDIATE` takes the file's lock before anything is read, so no
+transaction fails half-way for another's sake. Threads that wait for each other share a transaction (`_sqlite_joint`).
+Those that only read have connections of their own, as many as read at the same time, and wait for nobody.
 
 Forks. SQLite keeps in the memory of a process which locks it has, a forked child has a copy of that memory, and none of
 the locks: with a file that was open it would believe what is not so. So `os.fork` first waits for the transactions
@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from hive_task.background.sources._sqlite_joint import LOOKING, MOST, Joint, Turns
 from hive_task.background.sources._sqlite_schema import APPLICATION_ID, SCHEMA, VERSION
 from hive_task.errors import SourceError, UnserializableData
 
@@ -82,7 +83,9 @@ class File:
         self._writer = self._connect(create=True)
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
+        self._turns = Turns()
+        #: The transaction that is open for the next thread to go on with.
+        self._joint: Joint | None = None
         #: Guards what follows: is somebody about to fork, and how many connections are lent to readers?
         self._gate = threading.Condition(threading.Lock())
         self.forking = False
@@ -93,7 +96,9 @@ class File:
     def before_fork(self) -> None:
         with self._gate:
             self.forking = True
-        self._locked = self._lock.acquire(timeout=max(self.busy_timeout, 1.0))
+        self._locked = self._turns.acquire(max(self.busy_timeout, 1.0))
+        if self._locked:
+            self._commit_joint()
         with self._gate:
             self._gate.wait_for(lambda: self._lent == 0, self.busy_timeout)
             if self._locked:
@@ -101,7 +106,7 @@ class File:
 
     def after_fork_in_parent(self) -> None:
         if self._locked:
-            self._lock.release()
+            self._turns.release()
         with self._gate:
             self.forking = False
             self._gate.notify_all()
@@ -114,14 +119,15 @@ class File:
         self._reset()
 
     def close(self) -> None:
-        if not self._lock.acquire(timeout=max(self.busy_timeout, 1.0)):
+        if not self._turns.acquire(max(self.busy_timeout, 1.0)):
             raise SourceError(f"{self.path}: a transaction is still going on; close it when that has ended")
         try:
+            self._commit_joint()
             with self._gate:
                 self.closed = True
                 self._close_connections()
         finally:
-            self._lock.release()
+            self._turns.release()
 
     def _close_connections(self) -> None:
         """Readers first: the last connection to be closed cleans up, and needs to be one that may write."""
@@ -133,30 +139,80 @@ class File:
 
     @contextmanager
     def writing(self, what: str) -> Iterator[sqlite3.Connection]:
-        """One transaction: committed at the end, undone if anything is raised. `what` names the points of `_at`."""
-        lock = self._lock
-        if not lock.acquire(timeout=self.busy_timeout):
+        """One step, all or nothing: undone if anything is raised, committed when this returns; maybe together with
+        steps of other threads. `what` names the points of `_at`."""
+        if not self._turns.acquire(self.busy_timeout):
             raise SourceError(f"{self.path}: {ADVICE['SQLITE_BUSY']}")
+        joint = None
         try:
             self._check_open()
             if self._writer is None:
                 self._writer = self._connect()
             connection = self._writer
+            before = self._joint
             try:
-                self._begin(connection)
+                if before is None:
+                    self._begin(connection)
+                else:
+                    connection.execute("SAVEPOINT step")
                 yield connection
                 _at(f"{what}:before")
-                connection.execute("COMMIT")
+                if self._turns.awaited() and (before is None or before.steps < MOST):
+                    joint = self._leave_open(connection)
+                else:
+                    self._commit(connection)
             except BaseException as error:
-                self._undo(connection)
+                self._undo(connection, before, error)
                 if isinstance(error, sqlite3.Error):
                     raise failed(self.path, error) from error
                 if isinstance(error, (OverflowError, UnicodeEncodeError)):
                     raise UnserializableData(f"SQLite has no room for such a number, or text: {error}") from error
                 raise
-            _at(f"{what}:after")
         finally:
-            lock.release()
+            self._turns.release()
+        if joint is not None:
+            self._await(joint)
+        _at(f"{what}:after")
+
+    def _leave_open(self, connection: sqlite3.Connection) -> Joint:
+        """Leave the transaction to who comes next."""
+        joint = self._joint
+        if joint is None:
+            joint = Joint()
+        else:
+            connection.execute("RELEASE step")
+        joint.steps += 1
+        self._joint = joint
+        return joint
+
+    def _commit(self, connection: sqlite3.Connection) -> None:
+        connection.execute("COMMIT")
+        joint, self._joint = self._joint, None
+        if joint is not None:
+            joint.end(None)
+
+    def _commit_joint(self) -> None:
+        """Commit what was left open, if anything was. For who has the turn."""
+        joint, connection = self._joint, self._writer
+        if joint is not None and connection is not None:
+            try:
+                self._commit(connection)
+            except sqlite3.Error as error:
+                self._undo(connection, None, error)
+
+    def _await(self, joint: Joint) -> None:
+        """Wait until who came next has committed."""
+        while not joint.wait():
+            if self._turns.acquire(LOOKING):  # did he give up?
+                try:
+                    if self._joint is joint:
+                        self._commit_joint()
+                finally:
+                    self._turns.release()
+        if isinstance(joint.error, sqlite3.Error):
+            raise failed(self.path, joint.error) from joint.error
+        if joint.error is not None:
+            raise SourceError(f"{self.path}: another thread's step failed, and this one with it") from joint.error
 
     def _begin(self, connection: sqlite3.Connection) -> None:
         """Wait for the file's lock in short steps. (SQLite's own grow to 100 ms: who waits long is then passed by.)"""
@@ -172,13 +228,26 @@ class File:
             time.sleep(pause * (0.5 + random.random()))
             pause = min(0.004, pause * 1.5)
 
-    def _undo(self, connection: sqlite3.Connection) -> None:
+    def _undo(self, connection: sqlite3.Connection, joint: Joint | None, error: BaseException) -> None:
+        """Undo the step that failed; if others have left theirs in the transaction, keep these."""
         try:
+            if joint is not None and connection.in_transaction:
+                connection.execute("ROLLBACK TO step")
+                connection.execute("RELEASE step")
+                if not self._turns.awaited():
+                    self._commit(connection)
+                return
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-        except sqlite3.Error:
+            elif not isinstance(error, sqlite3.Error):
+                error = None  # type: ignore[assignment] # it struck when all had been committed
+        except sqlite3.Error as worse:
             self._writer = None  # closing it undoes what is open
             connection.close()
+            error = worse
+        left, self._joint = self._joint, None
+        if left is not None:
+            left.end(error)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
