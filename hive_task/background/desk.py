@@ -24,6 +24,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from math import inf
 from typing import TYPE_CHECKING, TypeVar
 
 from hive_task.background.tasks import DEAD, QUEUED, End, Failure, Task
@@ -46,8 +47,8 @@ SHORT = 0.002
 TINY = 0.0001
 #: Seconds for which the leader leaves the data source alone, if it has given him fewer than `FEW` tasks some times
 #: running, and never none.
-NAP = 0.0015
-FEW = 16
+NAP = 0.002
+FEW = 64
 RUNNING_ON = 3
 #: Seconds for which ends may gather, and tasks may lie on the tray.
 LATE = 0.02
@@ -71,8 +72,8 @@ class Desk:
         #: The thread of the worker who leads, and since when he has been running a task as the leader.
         self._leader: TVar[int | None] = TVar(None, name=f"leader of {app.name}")
         self._led_since: float | None = None
-        #: Seconds that the last tasks took, smoothed.
-        self._pace = 1.0
+        #: Seconds that the last tasks took, smoothed; infinite at first, for nothing is known.
+        self._pace = inf
         #: How often running few tasks were there.
         self._trickle = 0
         self._failures = 0
@@ -148,7 +149,7 @@ class Desk:
     def ended(self, end: End, seconds: float) -> None:
         """A task has run, for so long."""
         pace = self._pace
-        self._pace = seconds if seconds > pace else pace * 0.75 + seconds * 0.25
+        self._pace = seconds if seconds > pace or pace == inf else (pace + seconds) / 2
         self._ends.put(end)
         if seconds > SHORT and not self._tray.empty():
             self.settle()

@@ -55,9 +55,9 @@ class Handle:
         record = self.source.await_end(self.id, timeout)
         if record is None:
             raise UnknownTask(f"no task {self.id!r} is known (any more)")
-        what = f"{record.task.name} {self.id}"
         if record.state == DONE:
             return record.result
+        what = f"{record.task.name} {self.id}"
         if record.state == DEAD:
             raise TaskFailed(f"{what} failed for good: {record.failure}", record.failure)
         if record.state == CANCELLED:

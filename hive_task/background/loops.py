@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two rounds of housekeeping: as long as there is something to wait for, for the clock may jump; and
-#: otherwise.
+#: Seconds between two rounds of housekeeping, at most: the clock may jump, and whoever runs a task must hear soon that
+#: it is to be cancelled.
 ROUND = 1.0
-LONG_ROUND = 30.0
+#: Rounds within a lease.
+ROUNDS = 3
 
 
 def task_runner(app: Application) -> None:
@@ -45,13 +46,13 @@ def task_runner(app: Application) -> None:
 def task_scheduler(app: Application) -> None:
     """See to what has its time: scheduled tasks, leases, periodic tasks. One worker runs this."""
     source, periodic = app.data_source, Periodic(app)
+    longest = ROUND if source.lease is None else min(ROUND, source.lease / ROUNDS)
     while app.is_running():
         try:
             seconds = source.tend(app=app)
             app.desk.renew()
-            waits = [periodic.plan(), inf if seconds is None else seconds]
-            waits.append(LONG_ROUND if min(waits) == inf and not app.desk.in_hand else ROUND)
-            source.wait_for_change(max(0.0, min(waits)), app=app)
+            wait = min(longest, periodic.plan(), inf if seconds is None else seconds)
+            source.wait_for_change(max(0.0, wait), app=app)
         except Exception:
             log.exception("%s: housekeeping failed, tried again in %.3g s", app.name, ROUND)
             app.await_stop(ROUND)

@@ -28,10 +28,11 @@ ValueError: 2030-01-01 00:00:00 has no time zone, so it could be any of several 
 from __future__ import annotations
 
 import math
+import os
+import random
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import datetime
-from os import urandom
 from time import time_ns
 from typing import Any, Final, NamedTuple
 
@@ -56,7 +57,12 @@ CRASHES: Final = 3
 def new_id() -> str:
     """A new id: 32 hexadecimal digits, the first half of which is the time, so that a store need not look all over its
     index for where to put it (as UUIDs of version 7, RFC 9562)."""
-    return f"{time_ns():016x}{urandom(8).hex()}"
+    return f"{time_ns():016x}{_chance.getrandbits(64):016x}"
+
+
+#: (Not `os.urandom`: that lets go of the GIL each time.)
+_chance = random.Random()
+os.register_at_fork(after_in_child=_chance.seed)
 
 
 class Limit(NamedTuple):

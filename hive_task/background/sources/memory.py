@@ -226,8 +226,11 @@ class MemoryQueue(DataSource):
         job: Job | None = self._life.jobs.get(id)
         if job is None:
             return None
-        _wait("await_end()", lambda: check(job.get().state in ENDED), timeout)
-        return record_of(job.get())
+        state = job.get()
+        if state.state not in ENDED:
+            _wait("await_end()", lambda: check(job.get().state in ENDED), timeout)
+            state = job.get()
+        return record_of(state)
 
     @atomically
     def cancel_task(self, id: str) -> bool:

@@ -383,6 +383,33 @@ def test_a_waiting_task_is_cancelled_at_once_and_a_running_one_is_asked(app, def
     assert not handle.cancel()
 
 
+def test_a_lease_is_renewed_as_long_as_the_task_runs(tmp_path, registry, define):
+    """Also of one that comes when nobody has had anything to do for long."""
+    source = SQLiteQueue(tmp_path / "tasks.sqlite", lease=0.3)
+    others = SQLiteQueue(tmp_path / "tasks.sqlite", lease=0.3)
+    go, expiries = threading.Event(), set()
+
+    @define("hold")
+    def hold(data, *, time):
+        assert go.wait(PATIENCE)
+
+    def expiry():
+        with source._file.reading() as connection:
+            return connection.execute("SELECT expires FROM tasks").fetchone()[0]
+
+    with start_application(data_source=source, registry=registry) as app:
+        handle = execute_task(app, "hold")
+        until(lambda: handle.state == "running", "the run")
+        until(lambda: expiries.add(expiry()) or len(expiries) == 4, "three renewals")
+        others.tend()
+        assert others.dequeue_task() is None
+        go.set()
+        handle.result(PATIENCE)
+        assert handle.record().crashes == 0
+    source.close()
+    others.close()
+
+
 def test_progress_can_be_asked_for(app, define):
     said, go = threading.Event(), threading.Event()
 
