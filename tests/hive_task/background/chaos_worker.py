@@ -3,6 +3,7 @@
 python -m tests.hive_task.background.chaos_worker DATABASE LOG
 """
 
+import logging
 import os
 import sys
 import time
@@ -43,6 +44,7 @@ sleep = time.sleep
 
 
 def main(database: str, log: str) -> None:
+    logging.getLogger("hive_task").setLevel(logging.ERROR)
     define(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT))
     Path(f"{log}.{os.getpid()}.ready").touch()
     start_application(number_of_workers=2, data_source=SQLiteQueue(database, synchronous="NORMAL")).await_stop()
