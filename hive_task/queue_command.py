@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -132,7 +133,7 @@ def retry(
     with opened(path) as source:
         chosen = _chosen(source, path, ids, every, state=state, queue=queue, name=name)
         why = "it is {state}; only dead and cancelled tasks can be tried again"
-        _change(source, chosen, source.retry_task, "queued again", why, every, as_json)
+        _change(source, chosen, source.retry_tasks, "queued again", why, every, as_json)
 
 
 @queue.command()
@@ -151,7 +152,7 @@ def cancel(
     with opened(path) as source:
         chosen = _chosen(source, path, ids, every, state=state, queue=queue, name=name)
         why = "it is {state}; what has ended can't be cancelled"
-        _change(source, chosen, source.cancel_task, "cancelled, or asked to end", why, every, as_json)
+        _change(source, chosen, source.cancel_tasks, "cancelled, or asked to end", why, every, as_json)
 
 
 @queue.command()
@@ -274,7 +275,7 @@ def _all(source: SQLiteQueue, options: dict[str, Any]) -> Iterator[Chosen]:
 def _change(
     source: SQLiteQueue,
     chosen: Iterable[Chosen],
-    change: Callable[[str], bool],
+    change: Callable[[list[str]], list[bool]],
     done: str,
     why_not: str,
     every: bool,
@@ -283,15 +284,19 @@ def _change(
     """Change each, and tell. What was named must be changed; of all there are, at least one."""
     changed: list[str] = []
     unchanged: list[dict[str, str]] = []
-    for given, record in chosen:
-        if isinstance(record, str):
-            unchanged.append({"id": given, "reason": record})
-        elif change(record.task.id):
-            changed.append(record.task.id)
-        else:
-            now = source.find_task(record.task.id)
-            reason = "it was forgotten meanwhile" if now is None else why_not.format(state=now.state)
-            unchanged.append({"id": record.task.id, "reason": f"{plain_id(record.task.id)}: {reason}"})
+    chosen = iter(chosen)
+    while some := list(islice(chosen, BATCH)):
+        ids = list(dict.fromkeys(record.task.id for _, record in some if not isinstance(record, str)))
+        good = dict(zip(ids, change(ids), strict=True))
+        for given, record in some:
+            if isinstance(record, str):
+                unchanged.append({"id": given, "reason": record})
+            elif good[record.task.id]:
+                changed.append(record.task.id)
+            else:
+                now = source.find_task(record.task.id)
+                reason = "it was forgotten meanwhile" if now is None else why_not.format(state=now.state)
+                unchanged.append({"id": record.task.id, "reason": f"{plain_id(record.task.id)}: {reason}"})
     if not every:
         for one in unchanged:
             _tell(one["reason"])

@@ -4,7 +4,7 @@ Promises: the keys of the JSON are always the same, whatever a task is; its time
 have their zone. What a task says of itself commands neither the terminal nor the markup.
 
 >>> age(90.0), age(-3.0), plain_id("9f86d081884c7d659a2feaa0c55ad015"), plain_id("report of 2030-01-01")
-('1 min 30 s ago', 'in 3 s', '9f86d081884c', 'report of 2030-01-01')
+('1 min 30 s ago', 'in 3 s', '9f86d081884c7d65', 'report of 2030-01-01')
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STATES = ("scheduled", "waiting", "queued", "running", "done", "dead", "cancelle
 STYLES = {"running": "green", "done": "dim", "dead": "bold red", "cancelled": "dim", "waiting": "yellow"}
 
 #: Of an id that was made by `new_id`, so many characters are shown in tables: they do as well (see `queue show`).
-SHOWN = 12
+SHOWN = 16
 
 Counts = Mapping[str, Mapping[str, int]]
 

@@ -22,6 +22,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from bench.workloads import WORKLOADS
+from hive_task.background import Application
+from hive_task.background import tasks as background_tasks
 from hive_task.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -103,9 +105,11 @@ def plain(output: str) -> str:
 
 @each_page
 @pytest.mark.timeout(60)
-def test_the_blocks_run_and_print_what_is_shown(page, capsys, monkeypatch, tmp_path):
+def test_the_blocks_run_and_print_what_is_shown(page, capsys, monkeypatch, tmp_path, request):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(background_tasks, "_known", {})  # what a page registers is for that page alone
     names: dict[str, Any] = {"__name__": "__main__"}
+    request.addfinalizer(lambda: [app.stop() for app in names.values() if isinstance(app, Application)])
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     blocks = [block for block in BLOCKS[page] if block.language != "sh"]
     for block, after in zip_longest(blocks, blocks[1:]):
@@ -155,6 +159,12 @@ def test_every_command_names_what_exists(page, line, capsys):
             assert extra in [f".[{name}]" for name in known["optional-dependencies"]]
         case ["hive-task", "--version"]:
             pass
+        case ["hive-task", "queue", command, path, *rest]:
+            assert not path.startswith("-")
+            with pytest.raises(SystemExit):
+                main(["queue", command, "--help"])
+            options = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
+            assert {word for word in rest if word.startswith("-")} <= options
         case ["hive-task", command, path, *rest]:
             assert not path.startswith("-")
             with pytest.raises(SystemExit):
@@ -239,6 +249,9 @@ PUBLIC = [
         "stm.guard",
         "stm.compiled",
         "hive_task",
+        "hive_task.background",
+        "hive_task.background.conformance",
+        "hive_task.background.testing",
     )
     for name in importlib.import_module(module).__all__
 ]
@@ -246,6 +259,7 @@ PUBLIC = [
 PUBLIC += [
     f"{module}.{name}"
     for module in (
+        "hive_task.global_background_worker",
         "hive_task.monitor",
         "hive_task.picture",
         "hive_task.policy",

@@ -283,6 +283,15 @@ class Basics(Toolkit):
         assert self.nothing()
         assert self.source.cancel_task("nobody") is False
 
+    def test_several_are_cancelled_and_queued_again_at_once(self) -> None:
+        self.needs("records")
+        first, second, third = self.put(), self.put(), self.put()
+        assert self.source.cancel_tasks([second, "nobody", third]) == [True, False, True]
+        assert self.source.cancel_tasks([]) == []
+        assert [self.state(id) for id in (first, second, third)] == [QUEUED, CANCELLED, CANCELLED]
+        assert self.source.retry_tasks([first, second, "nobody"]) == [False, True, False]
+        assert [self.state(id) for id in (first, second, third)] == [QUEUED, QUEUED, CANCELLED]
+
     def test_cancelling_what_waits_for_others_ends_it_at_once(self) -> None:
         self.needs("records", "dependencies", "limits")
         parent = self.put("parent")

@@ -49,8 +49,8 @@ def task_scheduler(app: Application) -> None:
     longest = ROUND if source.lease is None else min(ROUND, source.lease / ROUNDS)
     while app.is_running():
         try:
+            app.desk.renew()  # first: if this process was stopped for long, its leases are over, but its tasks run
             seconds = source.tend(app=app)
-            app.desk.renew()
             wait = min(longest, periodic.plan(), inf if seconds is None else seconds)
             source.wait_for_change(max(0.0, wait), app=app)
         except Exception:
@@ -81,7 +81,7 @@ class Periodic:
                 continue
             if self._planned.get(name) != slot:
                 task = definition.make(definition.data, id=slot_id(name, slot), due=slot)
-                app.data_source.schedule_task(slot, task, app=app)
-                self._planned[name] = slot
+                if app.data_source.schedule_task(slot, task, app=app) in (None, task.id):
+                    self._planned[name] = slot  # else its unique key is somebody's still: tried again
             wait = min(wait, slot - now)
         return wait

@@ -204,6 +204,14 @@ class DataSource:
         """Queue a dead or cancelled task again, as if it were new. False if it is neither."""
         raise self._tells_nothing("retry_task")
 
+    def cancel_tasks(self, ids: Iterable[str]) -> list[bool]:
+        """Cancel several; for each, what `cancel_task` says."""
+        return [self.cancel_task(id) for id in ids]
+
+    def retry_tasks(self, ids: Iterable[str]) -> list[bool]:
+        """Queue several again; for each, what `retry_task` says."""
+        return [self.retry_task(id) for id in ids]
+
     def pause_queue(self, queue: str) -> None:
         """Hand out nothing of this queue any more. What runs goes on."""
         raise self._tells_nothing("pause_queue")

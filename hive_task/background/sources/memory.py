@@ -232,8 +232,15 @@ class MemoryQueue(DataSource):
             state = job.get()
         return record_of(state)
 
-    @atomically
     def cancel_task(self, id: str) -> bool:
+        return self.cancel_tasks((id,))[0]
+
+    @atomically
+    def cancel_tasks(self, ids: Iterable[str]) -> list[bool]:
+        """Cancel several, in one transaction."""
+        return [self._cancel(id) for id in ids]
+
+    def _cancel(self, id: str) -> bool:
         job = self._life.jobs.get(id)
         if job is None or (state := job.get()).state in ENDED:
             return False
@@ -243,8 +250,15 @@ class MemoryQueue(DataSource):
             self._life.end(job, CANCELLED)
         return True
 
-    @atomically
     def retry_task(self, id: str) -> bool:
+        return self.retry_tasks((id,))[0]
+
+    @atomically
+    def retry_tasks(self, ids: Iterable[str]) -> list[bool]:
+        """Queue several again, in one transaction."""
+        return [self._retry(id) for id in ids]
+
+    def _retry(self, id: str) -> bool:
         job = self._life.jobs.get(id)
         return job is not None and job.get().state in (DEAD, CANCELLED) and self._life.revive(job)
 

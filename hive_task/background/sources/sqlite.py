@@ -1,7 +1,8 @@
 """`SQLiteQueue`: background tasks kept in a file, by the standard library's `sqlite3`, for the processes of a machine.
 
 Promises: P1 to P6 of `base`. With `synchronous="FULL"`, the default, what was acknowledged survives a failure of the
-power; with "NORMAL" or "OFF" it survives the death of any process, but what came last may be lost with the power. Every
+power; with "NORMAL" what came last may be lost with the power, and with "OFF" perhaps the file. The death of any
+process loses nothing, with each of them. Every
 method that changes something is one transaction: it has happened, or it has not. `settle_and_dequeue` is one as well.
 
 Many processes and threads may share a file; a child that was forked opens its own connections. Data, results and
@@ -360,22 +361,36 @@ class SQLiteQueue(DataSource):
         return row is None or bool(row[0])
 
     def cancel_task(self, id: str) -> bool:
+        return self.cancel_tasks((id,))[0]
+
+    def cancel_tasks(self, ids: Iterable[str]) -> list[bool]:
+        """Cancel several, in one transaction."""
         with self._step("cancel") as step:
-            row = step.execute("SELECT seq, state FROM tasks WHERE id = ?", (id,)).fetchone()
-            if row is None or row[1] in ENDED:
-                return False
-            if row[1] == RUNNING:
-                step.execute("UPDATE tasks SET cancel_requested = 1 WHERE seq = ?", (row[0],))
-            else:
-                step.cancel(row[0])
+            return [self._cancel(step, id) for id in ids]
+
+    def _cancel(self, step: Step, id: str) -> bool:
+        row = step.execute("SELECT seq, state FROM tasks WHERE id = ?", (id,)).fetchone()
+        if row is None or row[1] in ENDED:
+            return False
+        if row[1] == RUNNING:
+            step.execute("UPDATE tasks SET cancel_requested = 1 WHERE seq = ?", (row[0],))
+        else:
+            step.cancel(row[0])
         return True
 
     def retry_task(self, id: str) -> bool:
+        return self.retry_tasks((id,))[0]
+
+    def retry_tasks(self, ids: Iterable[str]) -> list[bool]:
+        """Queue several again, in one transaction."""
         with self._step("retry") as step:
-            row = step.execute("SELECT seq, state FROM tasks WHERE id = ?", (id,)).fetchone()
-            if row is None or row[1] not in (DEAD, CANCELLED):
-                return False
-            return step.again(row[0], task_of(step.execute(f"{sql.RECORD} WHERE id = ?", (id,)).fetchone()))
+            return [self._again(step, id) for id in ids]
+
+    def _again(self, step: Step, id: str) -> bool:
+        row = step.execute("SELECT seq, state FROM tasks WHERE id = ?", (id,)).fetchone()
+        if row is None or row[1] not in (DEAD, CANCELLED):
+            return False
+        return step.again(row[0], task_of(step.execute(f"{sql.RECORD} WHERE id = ?", (id,)).fetchone()))
 
     def pause_queue(self, queue: str) -> None:
         with self._step("pause") as step:

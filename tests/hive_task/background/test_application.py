@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import itertools
 import logging
 import os
 import subprocess
@@ -38,6 +39,7 @@ from hive_task.background import (
     stop_application,
     task,
 )
+from hive_task.background.loops import Periodic
 from hive_task.background.testing import drain, eager
 from stm import TVar, atomically
 from tests.support import PATIENCE, Once, until
@@ -500,6 +502,17 @@ def test_a_periodic_task_comes_again_and_again_once_each(source, registry, defin
     assert len(set(times)) == len(times)
     gaps = [round((later - sooner) / 0.05) for sooner, later in zip(sorted(times), sorted(times)[1:], strict=False)]
     assert set(gaps) <= {1, 2, 3}
+
+
+def test_a_periodic_task_with_a_key_of_its_own_comes_each_time(source, registry, define):
+    """When the next firing is planned, the key is the last one's still."""
+    times = []
+    define("tick", every=0.05, unique=True)(lambda data, *, time: times.append(time))
+    app = Application(source, registry=registry)
+    periodic = Periodic(app)
+    until(lambda: periodic.plan() and drain(app) + 1 and len(times) >= 4, "four ticks")
+    gaps = [round((later - sooner) / 0.05) for sooner, later in itertools.pairwise(times)]
+    assert 1 in gaps, gaps
 
 
 # ------------------------------------------------------------------------------------------------ testing help

@@ -117,10 +117,10 @@ def test_list_shows_the_newest_first_and_what_matters_of_each(capsys, path, sour
     assert source.dequeue_task().id == running
     head, lines = rows(good(capsys, "list", path))
     assert head == ["ID", "NAME", "QUEUE", "STATE", "WHEN", "PRIORITY", "ATTEMPTS", "FAILURE"]
-    assert lines[0][:4] == [running[:12], "count", "default", "running"]
+    assert lines[0][:4] == [running[:16], "count", "default", "running"]
     assert lines[0][4].startswith("for ")
     assert lines[1] == ["reminder of Monday", "remind", "default", "scheduled", "in 16 min 41 s", "0", "0"]
-    assert lines[2][:4] == [broken[:12], "order", "mail", "dead"]
+    assert lines[2][:4] == [broken[:16], "order", "mail", "dead"]
     assert lines[2][4].endswith(" ago")
     assert lines[2][5:] == ["7", "1", "ValueError: no [red]such?[2J thing at all"]
 
@@ -259,7 +259,7 @@ def test_what_is_named_and_can_not_be_changed_is_told_with_code_1(capsys, path, 
     assert (code, shown) == (1, "1 task queued again.\n")
     assert told.splitlines() == [
         "hive-task queue: there is no task 'nobody'",
-        f"hive-task queue: {well[:12]}: it is done; only dead and cancelled tasks can be tried again",
+        f"hive-task queue: {well[:16]}: it is done; only dead and cancelled tasks can be tried again",
     ]
     code, shown, told = hive(capsys, "cancel", path, broken, "nobody", well, "--json")
     assert code == 1
@@ -267,7 +267,7 @@ def test_what_is_named_and_can_not_be_changed_is_told_with_code_1(capsys, path, 
         "changed": [broken],
         "unchanged": [
             {"id": "nobody", "reason": "there is no task 'nobody'"},
-            {"id": well, "reason": f"{well[:12]}: it is done; what has ended can't be cancelled"},
+            {"id": well, "reason": f"{well[:16]}: it is done; what has ended can't be cancelled"},
         ],
     }
     assert told.count("\n") == 2

@@ -60,4 +60,4 @@ def test_ids_differ_and_grow():
     ids = [new_id() for _ in range(1000)]
     assert len(set(ids)) == 1000
     assert all(len(id) == 32 for id in ids)
-    assert [id[:16] for id in ids] == sorted(id[:16] for id in ids)
+    assert [id[:8] for id in ids] == sorted(id[:8] for id in ids)
