@@ -141,7 +141,7 @@ class Application:
             try:
                 loop(self)
                 break
-            except Exception:
+            except BaseException:  # (what was thrown into the thread as well: tasks must go on)
                 log.critical(
                     "%s: %r ended with an exception, begun again in %g s", self.name, loop, ANEW, exc_info=True
                 )

@@ -84,7 +84,8 @@ class Desk:
         """The next task to be run: waits for one. None if the application is to stop."""
         app, me = self._app, threading.get_ident()
         leads = self._leader.get() == me
-        self._led_since = None if leads else self._led_since
+        if leads:
+            self._led_since = None
         while app.is_running():
             if (task := self._from_tray()) is not None:
                 return self._begin(task, leads)
@@ -100,9 +101,11 @@ class Desk:
                 self._resign()
                 leads = False
                 self._complain("taking tasks")
-        if leads:
-            self._resign()
         return None
+
+    def leave(self) -> None:
+        """The calling worker asks for no more tasks, for whatever reason."""
+        self._resign()
 
     def _await_call(self) -> None:
         check(self._leader.get() is None or not self._app.is_running())
@@ -117,9 +120,9 @@ class Desk:
         return task
 
     def _resign(self) -> None:
-        self._led_since = None
         leader = self._leader.get()  # (the very object, for it is compared by identity)
         if leader == threading.get_ident():
+            self._led_since = None
             self._leader.compare_and_set(leader, None)
 
     def _claim(self) -> Task | None:
@@ -226,6 +229,7 @@ class Desk:
             since = self._led_since
             if since is not None:
                 if self._source.clock.monotonic() - since > LATE:
+                    self._led_since = None
                     self._leader.set(None)  # his task is a long one: somebody else leads from now on
                 else:
                     self._look_later()

@@ -1,8 +1,8 @@
 """`task_runner` and `task_scheduler`: the two loops of an application's workers, either of which can be replaced.
 
 A loop is a function of the application, which returns when `app.is_running()` is false. What these two do can be called
-by others: `app.desk.next_task`, `run_task`, `app.desk.ended`; `app.data_source.tend`, `app.desk.renew`, `Periodic`. A
-runner that knows nothing of desks works as well:
+by others: `app.desk.next_task`, `run_task`, `app.desk.ended`, `app.desk.leave`; `app.data_source.tend`,
+`app.desk.renew`, `Periodic`. A runner that knows nothing of desks works as well:
 
     def task_runner(app):
         while app.is_running():
@@ -37,10 +37,13 @@ ROUNDS = 3
 def task_runner(app: Application) -> None:
     """Run one task after the other. As many workers run this as the application was told to have."""
     desk, clock = app.desk, app.data_source.clock
-    while (task := desk.next_task()) is not None:
-        began = clock.monotonic()
-        end = run_task(app, task, clock.time)
-        desk.ended(end, clock.monotonic() - began)
+    try:
+        while (task := desk.next_task()) is not None:
+            began = clock.monotonic()
+            end = run_task(app, task, clock.time)
+            desk.ended(end, clock.monotonic() - began)
+    finally:
+        desk.leave()
 
 
 def task_scheduler(app: Application) -> None:

@@ -219,3 +219,45 @@ def test_tasks_that_lie_behind_a_long_one_are_given_back(registry, monkeypatch):
     go.set()
     stop_application(app)
     assert source.settled[-1].outcome == "done"
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_a_long_task_among_tiny_ones_holds_up_nobody(registry, workers):
+    """The leader keeps his office while tasks are tiny; one that is not costs him it."""
+    begun, go, ran = threading.Event(), threading.Event(), []
+
+    @task("hold", registry=registry)
+    def hold(data, *, time):
+        begun.set()
+        assert go.wait(PATIENCE)
+
+    task("quick", registry=registry)(lambda data, *, time: ran.append(data))
+    app = Application(Reliable(), workers, registry=registry)
+    app.desk._pace = 1e-6  # as after many short ones
+    execute_task(app, "hold")
+    app.start()
+    assert begun.wait(PATIENCE)
+    for number in range(10):  # some lie on his tray, or come later; each must be led to by somebody else
+        execute_task(app, "quick", number)
+        until(lambda number=number: len(ran) == number + 1, "the quick one")
+    go.set()
+    stop_application(app)
+    assert ran == list(range(10))
+
+
+def test_a_leader_who_is_struck_down_is_replaced(registry):
+    done, strikes = threading.Event(), []
+
+    class Struck(Reliable):
+        def wait_for_work(self, timeout, *, app=None):
+            if len(strikes) < 2:
+                strikes.append(threading.get_ident())
+                raise SystemExit("struck")
+            super().wait_for_work(timeout, app=app)
+
+    task("quick", registry=registry)(lambda data, *, time: done.set())
+    app = start_application(number_of_workers=2, data_source=Struck(), registry=registry)
+    until(lambda: len(strikes) == 2, "the strikes")
+    execute_task(app, "quick")
+    assert done.wait(PATIENCE)
+    stop_application(app)
