@@ -1,13 +1,17 @@
-"""A task toolkit whose state is transactional, built on `stm`: a scheduler, ports and channels, timers.
+"""A task toolkit whose state is transactional, built on `stm`: a scheduler, ports and channels, timers; and background
+workers over data sources.
 
 Everything is described where it lives: `scheduler` (what is promised), `work`, `futures`, `worker`, `messages`,
-`timers`, `monitor`, `policy` and `scaling`, `picture`, `errors`.
+`timers`, `monitor`, `policy` and `scaling`, `picture`, `errors`; `background`, and `global_background_worker`, which
+are loaded when they are first used.
 
 >>> from hive_task import Scheduler
 >>> with Scheduler(workers=2) as scheduler:
 ...     sorted(scheduler.map(str.upper, "hive"))
 ['E', 'H', 'I', 'V']
 """
+
+import importlib
 
 from hive_task.errors import (
     ChannelOccupied,
@@ -90,3 +94,9 @@ __all__ = [
     "stop_timer",
     "wait",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name in ("background", "global_background_worker"):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,7 +5,7 @@
 >>> @task("example.add")
 ... def add(data, *, time):
 ...     return sum(data)
->>> background.start_application(data_source=MemoryQueue())
+>>> app = background.start_application(data_source=MemoryQueue())
 >>> background.execute_task("example.add", [1, 2]).result()
 3
 >>> background.stop_application()
@@ -25,8 +25,8 @@ from stm import TVar
 _application: TVar[Application | None] = TVar(None, name="the global background application")
 
 
-def start_application(*, number_of_workers: int = 1, data_source: DataSource) -> None:
-    """Start the application. `RuntimeError` if it runs already."""
+def start_application(*, number_of_workers: int = 1, data_source: DataSource) -> Application:
+    """Start the application, and return it. `RuntimeError` if it runs already."""
     made = Application(data_source, number_of_workers, name="global background")
     if not _application.compare_and_set(None, made):
         raise RuntimeError("the global background application runs already; stop it first")
@@ -35,6 +35,7 @@ def start_application(*, number_of_workers: int = 1, data_source: DataSource) ->
     except BaseException:
         _application.compare_and_set(made, None)
         raise
+    return made
 
 
 def stop_application() -> None:

@@ -553,7 +553,8 @@ def test_the_global_application(source):
     try:
         with pytest.raises(ApplicationStopped, match="call global_background_worker.start_application"):
             global_background_worker.execute_task("test.double", 1)
-        global_background_worker.start_application(number_of_workers=1, data_source=source)
+        app = global_background_worker.start_application(number_of_workers=1, data_source=source)
+        assert global_background_worker.application() is app
         with pytest.raises(RuntimeError, match="runs already"):
             global_background_worker.start_application(data_source=source)
         assert global_background_worker.execute_task("test.double", 2).result(PATIENCE) == 4
