@@ -412,6 +412,7 @@ def written(tmp_path_factory: pytest.TempPathFactory, _brief: None) -> Path:
     return folder
 
 
+@pytest.mark.timeout(600)  # it measures everything, and compiles all of that first
 class TestCommandLine:
     def test_json_and_html_are_written(self, written: Path) -> None:
         assert sorted(path.suffix for path in written.iterdir()) == [".html", ".json"]

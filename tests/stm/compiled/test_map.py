@@ -281,6 +281,7 @@ def test_fork_while_a_map_runs():
         from tests.stm.compiled.shared import both, put, take
         array = TArray([0, 0])
         both.map(array, [1], threads=2)
+        both.map(array, np.ones(2, np.int8), threads=2)  # compiled now: a child of who compiles can't compile
         both(array, 1), put(array, 0, 0), take(TArray([1]), 0)
         running = True
         def forever():
