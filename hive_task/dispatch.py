@@ -120,7 +120,7 @@ class Dispatch(StandIn):
         if dropped:
             return 0
         lost = WorkerLost(f"worker {me.name} was interrupted as it began or ended this work")
-        on_commit(future._tell, future._end((FAILED, lost)))
+        on_commit(future._tell_safely, future._end((FAILED, lost)))
         return 1
 
     @atomically(name="hive_task.work")

@@ -171,6 +171,13 @@ class Future(StandardFuture[T]):
                 self._tell(callbacks[position + 1 :])
                 raise
 
+    def _tell_safely(self, callbacks: tuple[Callable[[Any], object], ...]) -> None:
+        """The same for a thread that has more to do: what callbacks raise, `SystemExit` too, is nothing to it."""
+        try:
+            self._tell(callbacks)
+        except BaseException:
+            log.exception("a callback of %r raised more than an exception", self)
+
     def _belong(self) -> None:
         """It is made in a transaction: nobody will run the work if that doesn't commit."""
         self._var = TVar(GONE)

@@ -182,7 +182,7 @@ class Staff:
         """A worker has died: see to his work, and replace him."""
         for future, callbacks in self._bury(worker, error, replace):
             future._forget()
-            future._tell(callbacks)
+            future._tell_safely(callbacks)
 
     @atomically(name="hive_task.bury")
     def _bury(self, worker: Worker, error: BaseException, replace: bool) -> Told:
@@ -275,7 +275,7 @@ class Staff:
         """Give up the works whose time is over."""
         for future, callbacks in self._drop_overdue(at):
             log.warning("%r exceeded its time limit", future)
-            future._tell(callbacks)
+            future._tell_safely(callbacks)
 
     @atomically(name="hive_task.overdue")
     def _drop_overdue(self, at: float) -> Told:

@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hive_task.dispatch import AGAIN, LEAVE
 from hive_task.futures import CANCELLED, FAILED, FINISHED, Future, State, await_outcome, here
 from hive_task.registry import Worker
-from hive_task.submission import Callbacks
 from hive_task.uninvited import OUTSIDE
 from hive_task.work import Work, function_name
 from stm import TQueue, TransactionTimeout, check, run
@@ -96,17 +95,11 @@ class Post:
             if callbacks is None:
                 self.dismiss_child()
             elif callbacks:
-                self._tell(future, callbacks)
+                future._tell_safely(callbacks)
             future, following = following, None
             if future is AGAIN:
                 future = dispatch.seek_work(me, pace)
             callbacks = None
-
-    def _tell(self, future: Future[Any], callbacks: Callbacks) -> None:
-        try:
-            future._tell(callbacks)
-        except BaseException:  # (`SystemExit` is nothing that a callback of others may do to a worker)
-            log.exception("a callback of %r raised more than an exception", future)
 
     # A work that waits.
 
@@ -122,7 +115,7 @@ class Post:
             finally:
                 self.nested -= 1  # (what is cut off here by an exception, the end of the outer work sees to)
             future._forget()
-            self._tell(future, callbacks or ())
+            future._tell_safely(callbacks or ())
             return future._var.get()
         with self.blocking(future if future._dispatch is self.dispatch else None):
             return await_outcome(future, timeout)

@@ -1,5 +1,6 @@
 """What `Dispatch` and `Staff` decide: by hand, with no threads but those that interfere in the middle of a decision."""
 
+import time
 from math import inf
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 import hive_task.dispatch
 import hive_task.queues
 from hive_task import HiveTaskError, Policy, SchedulerClosed, WorkerLost, WorkTimeout
-from hive_task.futures import CANCELLED, QUEUED
+from hive_task.futures import CANCELLED, FINISHED, QUEUED
 from hive_task.registry import on_stack
 from stm import atomically, run
 from tests.hive_task.by_hand import LEAVE, Company, OneByOne
@@ -583,6 +584,30 @@ def test_the_callbacks_of_lost_and_overdue_works_are_called():
         company.begin(company.crew[-1])
         end(company.crew[-1])
         assert told.pop() is future
+
+
+def test_a_callback_that_raises_more_than_an_exception_harms_nobody_else(caplog):
+    """Neither him who buries, or looks after time limits, nor a worker who finds what an exception had cut off."""
+
+    def leave(future):
+        raise SystemExit
+
+    def cut_off(worker):
+        inner = company.put()
+        inner.add_done_callback(leave)
+        assert company.claim(worker, inner)
+        company.dispatch.end(worker, outer, (FINISHED, None), "outer", time.monotonic())
+        assert isinstance(inner.exception(), WorkerLost)
+
+    company = Company(1)
+    for number, end in enumerate((company.bury, lambda worker: company.drop(), cut_off), 1):
+        outer = company.put(time_limit=5)
+        if end is not cut_off:
+            outer.add_done_callback(leave)
+        company.begin(company.crew[-1])
+        end(company.crew[-1])
+        assert outer.done()
+        assert caplog.text.count("more than an exception") == number
 
 
 def test_one_who_died_while_he_stood_in_for_another_is_replaced():
