@@ -191,7 +191,7 @@ class Background(Workload):
             for variant in BOTH
             if variant not in self.missing
         )
-        categories = tuple(f"{setting}, {count_of(workers, 'worker')}" for setting, workers in settings)
+        categories = tuple(f"{setting.split()[-1]}, {count_of(workers, 'worker')}" for setting, workers in settings)
         return Chart("Empty tasks a second", "", RATE.unit, categories, series, kind="bar", y_log=True)
 
 
