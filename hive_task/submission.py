@@ -61,7 +61,7 @@ class Submission:
             if credit:
                 if back.compare_and_set(run, (future, run, credit - 1, run[3])):
                     return
-            elif self.seekers and run[1] is None and run[3][4]:
+            elif self.seekers and run[1] is None and run[3][4] and run[3][5]:
                 # Nobody need be woken up: before he who seeks rests, he looks once more, after he has left `seekers`.
                 # (As long as somebody is idle, there is nothing else that he could begin instead.)
                 submitted, elsewhere, length, given, idle, is_open, watched = run[3]

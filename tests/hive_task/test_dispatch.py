@@ -11,6 +11,7 @@ import hive_task.dispatch
 import hive_task.queues
 from hive_task import HiveTaskError, Policy, SchedulerClosed, WorkerLost, WorkTimeout
 from hive_task.futures import CANCELLED, FINISHED, QUEUED
+from hive_task.queues import now
 from hive_task.registry import on_stack
 from stm import atomically, run
 from tests.hive_task.by_hand import LEAVE, Company, OneByOne
@@ -584,6 +585,21 @@ def test_the_callbacks_of_lost_and_overdue_works_are_called():
         company.begin(company.crew[-1])
         end(company.crew[-1])
         assert told.pop() is future
+
+
+def test_a_closed_scheduler_takes_nothing_though_somebody_seeks_and_another_is_vacant():
+    company = Company(2)
+    a, b = company.crew
+    company.put()
+    company.begin(a)
+    company.dispatch.begin_wait(a)
+    assert a in company.idle
+    company.dispatch.seekers.add(b)
+    run = company.dispatch.gate.back.get()
+    company.dispatch.gate.store(run, now(run)._replace(open=False))
+    assert a in company.idle
+    with pytest.raises(SchedulerClosed):
+        company.put()
 
 
 def test_a_callback_that_raises_more_than_an_exception_harms_nobody_else(caplog):
