@@ -67,10 +67,6 @@ class Definition:
     schedule: Every | Cron | None = None
     data: Any = None
 
-    @property
-    def is_async(self) -> bool:
-        return inspect.iscoroutinefunction(self.fn)
-
     def make(self, data: Any = None, **options: Any) -> Task:
         """A task of this name. `options`: fields of `Task` that are to differ from what the registration says."""
         given: dict[str, Any] = {"queue": self.queue, "priority": self.priority}

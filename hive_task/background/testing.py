@@ -25,7 +25,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest import mock
 
@@ -66,8 +66,3 @@ def eager(app: Application) -> Iterator[None]:
 
     with mock.patch.object(app, "_put", put_and_drain):
         yield
-
-
-def results(handles: Iterable[Handle]) -> list[object]:
-    """What the tasks have returned, in order; raises as `Handle.result` does."""
-    return [handle.result(0) for handle in handles]
