@@ -41,7 +41,7 @@ import atexit
 import logging
 import uuid
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -195,29 +195,41 @@ class Application:
 
     def put(self, tasks: Iterable[Task]) -> list[Handle]:
         """Put in tasks, all or none where the source can; those with a time are scheduled. Handles, in order."""
-        if self.phase.get() in (STOPPING, STOPPED):
-            raise ApplicationStopped(
-                f"the background application {self.name!r} is {self.phase.get()}: it takes no tasks"
-            )
+        self._check_open()
         tasks = list(tasks)
         for task in tasks:
-            if not isinstance(task, Task):
-                raise TypeError(f"a data source takes tasks (see Task), not {task!r}")
-            self.registry[task.name]  # must be known
+            self._check(task)
         if in_transaction() and not self.data_source.transactional:
             on_commit(self._put, tasks)
             return [Handle(self.data_source, task.id) for task in tasks]
         return self._put(tasks)
 
-    def _put(self, tasks: list[Task]) -> list[Handle]:
+    def put_one(self, task: Task) -> Handle:
+        """Put in a task."""
+        self._check_open()
+        self._check(task)
+        if in_transaction() and not self.data_source.transactional:
+            on_commit(self._put, (task,))
+            return Handle(self.data_source, task.id)
+        return self._put((task,))[0]
+
+    def _check_open(self) -> None:
+        if (phase := self.phase.get()) in (STOPPING, STOPPED):
+            raise ApplicationStopped(f"the background application {self.name!r} is {phase}: it takes no tasks")
+
+    def _check(self, task: Task) -> None:
+        if not isinstance(task, Task):
+            raise TypeError(f"a data source takes tasks (see Task), not {task!r}")
+        self.registry[task.name]  # must be known
+
+    def _put(self, tasks: Sequence[Task]) -> list[Handle]:
         source = self.data_source
         if len(tasks) != 1:
-            ids = source.enqueue_tasks(tasks, app=self) if tasks else []
-        elif tasks[0].due is None:
-            ids = [source.enqueue_task(tasks[0], app=self) or tasks[0].id]
-        else:
-            ids = [source.schedule_task(tasks[0].due, tasks[0], app=self) or tasks[0].id]
-        return [Handle(source, id) for id in ids]
+            return [Handle(source, id) for id in (source.enqueue_tasks(tasks, app=self) if tasks else ())]
+        (task,) = tasks
+        due = task.due
+        id = source.enqueue_task(task, app=self) if due is None else source.schedule_task(due, task, app=self)
+        return [Handle(source, id or task.id)]
 
     def __repr__(self) -> str:
         return (
@@ -252,17 +264,17 @@ def stop_application(app: Application, *, cancel: bool = False, wait: bool = Tru
 
 def execute_task(app: Application, name: str, data: Any = None, **options: Any) -> Handle:
     """Have the task of that name run with `data`, as soon as may be. `options`: fields of `Task`."""
-    return app.put([app.registry[name].make(data, **options)])[0]
+    return app.put_one(app.registry[name].make(data, **options))
 
 
 def execute_task_at(app: Application, time: float | datetime, name: str, data: Any = None, **options: Any) -> Handle:
     """The same, not before that time: an aware `datetime`, or Unix seconds."""
-    return app.put([app.registry[name].make(data, **options, due=moment(time))])[0]
+    return app.put_one(app.registry[name].make(data, **options, due=moment(time)))
 
 
 def enqueue_task(app: Application, task: Task) -> Handle:
     """Put in a task, to run as soon as may be, or at its time if it has one."""
-    return app.put([task])[0]
+    return app.put_one(task)
 
 
 def enqueue_tasks(app: Application, tasks: Iterable[Task]) -> list[Handle]:
@@ -272,7 +284,7 @@ def enqueue_tasks(app: Application, tasks: Iterable[Task]) -> list[Handle]:
 
 def schedule_task(app: Application, time: float | datetime, task: Task) -> Handle:
     """Put in a task, to run not before that time."""
-    return app.put([task.at(time)])[0]
+    return app.put_one(task.at(time))
 
 
 def dequeue_task(app: Application) -> Task | None:

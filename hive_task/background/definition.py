@@ -38,6 +38,7 @@ from hive_task.background.tasks import (
     check_seconds,
     checked_limit,
     checked_rate,
+    simple_task,
 )
 from hive_task.errors import UnknownTask
 from hive_task.work import KINDS
@@ -69,6 +70,8 @@ class Definition:
 
     def make(self, data: Any = None, **options: Any) -> Task:
         """A task of this name. `options`: fields of `Task` that are to differ from what the registration says."""
+        if not options and self.unique is None and self.limit is None and self.rate is None:
+            return simple_task(self.name, data, self.queue, self.priority)
         given: dict[str, Any] = {"queue": self.queue, "priority": self.priority}
         if (unique := self._key(self.unique, data)) is not None:
             given |= {"unique": unique, "unique_for": self.unique_for}

@@ -31,7 +31,7 @@ import math
 import os
 import random
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from datetime import datetime
 from time import time_ns
 from typing import Any, Final, NamedTuple
@@ -170,7 +170,87 @@ class Task:
         return replace(self, due=moment(time))
 
     def claimed(self, claim: Claim | None) -> Task:
-        return replace(self, claim=claim)
+        """The same under that claim."""
+        if type(self) is not _PLAIN:
+            return replace(self, claim=claim)
+        copy = object.__new__(Task)
+        _name(copy, self.name)
+        _data(copy, self.data)
+        _id(copy, self.id)
+        _queue(copy, self.queue)
+        _priority(copy, self.priority)
+        _due(copy, self.due)
+        _retries(copy, self.retries)
+        _time_limit(copy, self.time_limit)
+        _unique(copy, self.unique)
+        _unique_for(copy, self.unique_for)
+        _limit(copy, self.limit)
+        _rate(copy, self.rate)
+        _after(copy, self.after)
+        _despite_failure(copy, self.despite_failure)
+        _claim(copy, claim)
+        return copy
+
+
+# Tasks are made and copied by the setters of their slots, where what they are made of was checked before: in a third of
+# the time that `Task(...)` takes, and a sixth of that of `dataclasses.replace`.
+_NAMES = [
+    "name",
+    "data",
+    "id",
+    "queue",
+    "priority",
+    "due",
+    "retries",
+    "time_limit",
+    "unique",
+    "unique_for",
+    "limit",
+    "rate",
+    "after",
+    "despite_failure",
+    "claim",
+]
+(
+    _name,
+    _data,
+    _id,
+    _queue,
+    _priority,
+    _due,
+    _retries,
+    _time_limit,
+    _unique,
+    _unique_for,
+    _limit,
+    _rate,
+    _after,
+    _despite_failure,
+    _claim,
+) = [vars(Task)[name].__set__ for name in _NAMES]
+#: A task of a class derived from `Task`, or of one that has got another field, is copied the ordinary way.
+_PLAIN = Task if sorted(_NAMES) == sorted(one.name for one in fields(Task)) else None
+
+
+def simple_task(name: str, data: Any, queue: str, priority: int) -> Task:
+    """`Task(name, data, queue=queue, priority=priority)`, for a name, queue and priority that have been checked."""
+    task = object.__new__(Task)
+    _name(task, name)
+    _data(task, data)
+    _id(task, new_id())
+    _queue(task, queue)
+    _priority(task, priority)
+    _due(task, None)
+    _retries(task, None)
+    _time_limit(task, None)
+    _unique(task, None)
+    _unique_for(task, None)
+    _limit(task, None)
+    _rate(task, None)
+    _after(task, ())
+    _despite_failure(task, False)
+    _claim(task, None)
+    return task
 
 
 class Failure(NamedTuple):

@@ -25,7 +25,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from unittest import mock
 
@@ -59,7 +59,7 @@ def eager(app: Application) -> Iterator[None]:
     """Run tasks at once, in the thread and by the call that puts them in (after the commit, in a transaction)."""
     put = app._put
 
-    def put_and_drain(tasks: list[Task]) -> list[Handle]:
+    def put_and_drain(tasks: Sequence[Task]) -> list[Handle]:
         handles = put(tasks)
         drain(app)
         return handles

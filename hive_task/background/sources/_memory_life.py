@@ -15,7 +15,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from hive_task.background.sources._memory_keys import Rates, Uniques
-from hive_task.background.sources._memory_state import NOTHING_MORE, Job, State, claimed, owned
+from hive_task.background.sources._memory_state import NOTHING_MORE, Job, State, owned
 from hive_task.background.sources._memory_way import NEVER, Way
 from hive_task.background.tasks import (
     CANCELLED,
@@ -173,7 +173,7 @@ class Life(Way):
             )
             if expires is not None:
                 self._running[task.id] = None
-            tasks.append(claimed(task, Claim(worker, epoch, attempts, due)))
+            tasks.append(task.claimed(Claim(worker, epoch, attempts, due)))
         return tasks
 
     def renew(self, task: Task) -> bool:

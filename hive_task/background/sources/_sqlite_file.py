@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from hive_task.background.sources._sqlite_joint import LOOKING, MOST, Joint, Turns
+from hive_task.background.sources._sqlite_log import Room
 from hive_task.background.sources._sqlite_schema import APPLICATION_ID, SCHEMA, VERSION
 from hive_task.errors import SourceError, UnserializableData
 
@@ -92,6 +93,7 @@ class File:
         self._lent = 0
         self._writer = None
         self._readers: list[sqlite3.Connection] = []
+        self._room = Room(self.path)
 
     def before_fork(self) -> None:
         with self._gate:
@@ -134,6 +136,7 @@ class File:
         while self._readers:
             self._readers.pop().close()
         writer, self._writer = self._writer, None
+        self._room.close()
         if writer is not None:
             writer.close()
 
@@ -153,6 +156,7 @@ class File:
             try:
                 if before is None:
                     self._begin(connection)
+                    self._room.look()
                 else:
                     connection.execute("SAVEPOINT step")
                 yield connection

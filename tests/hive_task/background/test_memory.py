@@ -11,7 +11,6 @@ import pytest
 import hive_task.background.sources._memory_way
 from hive_task.background.clocks import ManualClock
 from hive_task.background.sources._memory_keys import Rates
-from hive_task.background.sources._memory_state import claimed
 from hive_task.background.sources.memory import MemoryQueue
 from hive_task.background.tasks import (
     CANCELLED,
@@ -25,6 +24,7 @@ from hive_task.background.tasks import (
     Failure,
     Rate,
     Task,
+    simple_task,
 )
 from stm import BlockedForever, TVar, atomically, check, retry, run
 from tests.support import Background, Once, asleep, elsewhere, together
@@ -467,15 +467,18 @@ def test_what_it_is_made_with_is_checked():
 def test_a_claimed_copy_is_what_the_task_would_make_of_itself():
     claim = Claim("ann", 1, 1, 0.0)
     task = Task("work", 1, priority=3, limit=("key", 1), rate=("key", 1, 1.0), after=("x",), despite_failure=True)
-    copy = claimed(task, claim)
-    for field in dataclasses.fields(Task):
-        assert getattr(copy, field.name) == getattr(task.claimed(claim), field.name)
+    assert task.claimed(claim) == dataclasses.replace(task, claim=claim)
 
     @dataclasses.dataclass(frozen=True)
     class Fancy(Task):
         colour: str = "red"
 
-    assert claimed(Fancy("work", colour="blue"), claim).colour == "blue"
+    assert Fancy("work", colour="blue").claimed(claim).colour == "blue"
+
+
+def test_a_simple_task_is_what_its_class_would_make():
+    task = simple_task("work", 1, "urgent", 3)
+    assert task == Task("work", 1, id=task.id, queue="urgent", priority=3)
 
 
 @pytest.mark.parametrize("seed", range(30))
