@@ -6,6 +6,7 @@ huey's `fsync=True`. A task notes that it ran, so in each run it is checked that
 be done. Settings:
 
 - Empty tasks, from the first putting in to the last result: the caller puts them in one by one while workers take them.
+  With hive_task also 100 at a time, which huey has no way to do; it is compared with huey's one by one.
 - Putting into SQLite, one by one, and with hive_task 100 at a time, while nobody takes them. What the disk takes for
   one `fsync` is shown beside, for it decides what can be had.
 - To an idle worker: from just before the putting in to the task's first step. In SQLite the worker is in another
@@ -65,6 +66,8 @@ GROWTH_WORKERS: Final = 2
 
 MEMORY: Final = "empty tasks in memory"
 SQLITE: Final = "empty tasks in SQLite"
+MEMORY_BATCHES: Final = f"{MEMORY}, {BATCH} at a time"
+SQLITE_BATCHES: Final = f"{SQLITE}, {BATCH} at a time"
 SINGLY: Final = "putting into SQLite, one by one"
 BATCHES: Final = f"putting into SQLite, {BATCH} at a time"
 TO_IDLE_MEMORY: Final = "to an idle worker, in memory"
@@ -81,6 +84,14 @@ PUT_RATIO: Final = Quantity("ratio of tasks put in a second", "", "higher")
 LENGTH_RATIO: Final = Quantity("tasks taken and settled with many queued / few", "", "higher")
 
 BOTH: Final = (HIVE, HUEY)
+#: A setting, and what of huey it is compared with.
+COMPARED: Final = (
+    (MEMORY, MEMORY, RATE, RATIO),
+    (SQLITE, SQLITE, RATE, RATIO),
+    (MEMORY_BATCHES, MEMORY, RATE, RATIO),
+    (SQLITE_BATCHES, SQLITE, RATE, RATIO),
+    (SINGLY, SINGLY, PUT_RATE, PUT_RATIO),
+)
 
 
 @dataclass(frozen=True)
@@ -111,6 +122,12 @@ class Background(Workload):
         self.trials = {
             MEMORY: Trial(partial(runs.to_the_end, count(TASKS, least=10)), workers=WORKERS),
             SQLITE: Trial(partial(runs.to_the_end, count(STORED_TASKS, least=10)), True, workers=WORKERS),
+            MEMORY_BATCHES: Trial(
+                partial(runs.to_the_end_in_batches, count(TASKS, least=10)), variants=(HIVE,), workers=WORKERS
+            ),
+            SQLITE_BATCHES: Trial(
+                partial(runs.to_the_end_in_batches, count(TASKS, least=10)), True, (HIVE,), workers=WORKERS
+            ),
             SINGLY: Trial(partial(runs.put_one_by_one, count(PUT, least=10)), True),
             BATCHES: Trial(partial(runs.put_in_batches, count(PUT_IN_BATCHES, least=10)), True, (HIVE,)),
             TO_IDLE_MEMORY: Trial(trips),
@@ -162,9 +179,10 @@ class Background(Workload):
         return Summary(figures, [self._chart(samples)], findings, unmeasured)
 
     def _to_huey(self, samples: Samples) -> Iterator[Figure]:
-        for setting, rate, ratio in ((MEMORY, RATE, RATIO), (SQLITE, RATE, RATIO), (SINGLY, PUT_RATE, PUT_RATIO)):
+        for setting, beside, rate, ratio in COMPARED:
             for workers in self.trials[setting].workers:
-                hive, huey = (samples.values(Point(setting, variant, workers), rate) for variant in BOTH)
+                hive = samples.values(Point(setting, HIVE, workers), rate)
+                huey = samples.values(Point(beside, HUEY, workers), rate)
                 if values := ratios(hive, huey):
                     yield Figure(setting, TO_HUEY, workers, ratio, values)
 

@@ -110,6 +110,19 @@ def to_the_end(count: int, variant: str, workers: int, folder: str | None) -> Me
         return {RATE: count / (time.perf_counter() - began)}
 
 
+def to_the_end_in_batches(count: int, variant: str, workers: int, folder: str | None) -> Measurement:
+    """The same, so many at a time."""
+    with at_work(variant, workers, folder) as (queue, books):
+        assert isinstance(queue, Hive)
+        numbers = books.expect(count)
+        gc.collect()
+        began = time.perf_counter()
+        for first in range(0, count, BATCH):
+            queue.put_many(numbers[first : first + BATCH])
+        await_results(books, queue)
+        return {RATE: count / (time.perf_counter() - began)}
+
+
 def idly(seconds: float, variant: str, workers: int, folder: str | None) -> Measurement:
     with at_work(variant, workers, folder):
         if variant != HIVE:
