@@ -453,6 +453,8 @@ def in_scope(tx: Transaction, read_only: bool, fn: Callable[..., Any], args: Arg
     tx.scope = scope
     try:
         result = fn(*args, **kwargs)
+        if tx.fate is not None:
+            tx.doom(tx.fate)  # the body has swallowed it; to an `or_else` around it, that is a retry all the same
         tx.leave_scope(scope)
         return result
     except BaseException as error:

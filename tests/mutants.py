@@ -9,6 +9,7 @@ the code has changed, ends the run with status 1.
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+#: Seconds that the tests of one defect may take, and that one test may (then it hangs).
 SECONDS = 60
-SECONDS_TO_COMPILE = 240
+HANGING = "30"
 
 
 @dataclass(frozen=True)
@@ -253,7 +255,7 @@ MUTANTS = [
     Mutant(
         "the cells that a commit replaces die under the lock (finalizers that transact)",
         "transaction.py",
-        "            old1, old2 = first._cell, second._cell  # noqa: F841 - kept until the lock is free\n",
+        "                old1, old2 = first._cell, second._cell  # noqa: F841 - kept until the lock is free\n",
         "",
         "test_fork_and_finalizers.py",
     ),
@@ -366,7 +368,7 @@ MUTANTS = [
         "compiled/kernels.py",
         "if lost < 3 and now & ~FLAGS != load_acquire(log + MOMENT) and not stands(log):",
         "if False:",
-        "compiled/test_opacity.py",
+        "compiled/test_opacity.py::test_a_row_whose_read_has_become_stale_is_run_anew",
     ),
     Mutant(
         "elements: exceptions from stale reads escape",
@@ -680,31 +682,64 @@ MUTANTS = [
 ]
 
 
-def survives(mutant: Mutant, project: Path) -> str | None:
-    """Apply one defect to the copy, run its tests, undo it. None if they failed, else what went wrong."""
+@dataclass(frozen=True)
+class Verdict:
+    """`catcher`: the test that noticed, None if none did; `problem`: what is wrong then."""
+
+    catcher: str | None
+    problem: str = ""
+
+
+def tried(mutant: Mutant, project: Path) -> Verdict:
+    """Apply one defect to the copy, run its tests up to the first that fails, undo it."""
     path = project / "stm" / mutant.file
     source = path.read_text()
     if source.count(mutant.old) != 1:
-        return "NOT APPLICABLE any more"
-    path.write_text(source.replace(mutant.old, mutant.new))
-    compiles = "compiled" in mutant.tests
-    timeout = "60" if compiles else "15"
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--timeout", timeout]
-    arguments = [*command, *(f"tests/stm/{name}" for name in mutant.tests.split())]
-    running = subprocess.Popen(
-        arguments, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+        return Verdict(None, "NOT APPLICABLE any more")
+    broken = source.replace(mutant.old, mutant.new)
     try:
-        return "NO TEST NOTICED" if running.wait(SECONDS_TO_COMPILE if compiles else SECONDS) == 0 else None
-    except subprocess.TimeoutExpired:
-        return None
-    finally:
+        compile(broken, mutant.file, "exec")
+    except SyntaxError as error:  # that any test would notice
+        return Verdict(None, f"NO PYTHON: {error}")
+    path.write_text(broken)
+    command = [sys.executable, "-m", "pytest", "-v", "-x", "--tb=no", "-p", "no:cacheprovider", "--timeout", HANGING]
+    arguments = [*command, *(f"tests/stm/{name}" for name in mutant.tests.split())]
+    with tempfile.TemporaryFile() as printed:
+        running = subprocess.Popen(
+            arguments, cwd=project, stdout=printed, stderr=subprocess.DEVNULL, start_new_session=True
+        )
         try:
-            os.killpg(running.pid, signal.SIGKILL)  # with whatever hangs in it
-        except ProcessLookupError:
-            pass
-        running.wait()
-        path.write_text(source)
+            ended = running.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            ended = None
+        finally:
+            try:
+                os.killpg(running.pid, signal.SIGKILL)  # with whatever hangs in it
+            except ProcessLookupError:
+                pass
+            running.wait()
+            path.write_text(source)
+        printed.seek(0)
+        output = printed.read().decode(errors="replace")
+    if ended == 0:
+        return Verdict(None, "NO TEST NOTICED")
+    if ended not in (None, 1):  # nothing was collected, or pytest was called wrongly
+        return Verdict(None, f"THE TESTS DID NOT RUN (status {ended})")
+    return Verdict(catcher(output, hangs=ended is None))
+
+
+TEST = re.compile(r"^(tests/\S+?::.+?)(?: (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b.*)?$", re.MULTILINE)
+
+
+def catcher(output: str, hangs: bool) -> str:
+    """The test that failed, or the one that had begun when the run was given up."""
+    for name, outcome in TEST.findall(output):
+        name = name.split(" +++")[0].strip().removeprefix("tests/stm/")
+        if outcome in ("FAILED", "ERROR"):
+            return name
+        if not outcome:
+            return f"{name} (hangs)"
+    return "the import of the tests" + (" (hangs)" if hangs else "")
 
 
 def main(names: list[str]) -> int:
@@ -714,18 +749,21 @@ def main(names: list[str]) -> int:
         return 2
     gil = getattr(sys, "_is_gil_enabled", lambda: True)()
     for mutant in [mutant for mutant in chosen if mutant.only_without_gil and gil]:
-        print(f"{'needs no GIL':24}          {mutant.name}")
+        print(f"needs no GIL       {mutant.name}")
         chosen.remove(mutant)
-    missed = 0
+    missed, longest = 0, 0.0
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder) / "project"
         shutil.copytree(ROOT, project, ignore=shutil.ignore_patterns(".*", "reports", "build", "dist", "__pycache__"))
         for mutant in chosen:
             begun = time.monotonic()
-            problem = survives(mutant, project)
-            missed += problem is not None
-            print(f"{problem or 'caught':24} {time.monotonic() - begun:5.1f} s  {mutant.name}", flush=True)
-    print(f"{len(chosen) - missed} of {len(chosen)} caught")
+            verdict = tried(mutant, project)
+            seconds = time.monotonic() - begun
+            longest = max(longest, seconds)
+            missed += verdict.catcher is None
+            print(f"{'caught' if verdict.catcher else 'MISSED'}  {seconds:5.1f} s    {mutant.name}")
+            print(f"                   {verdict.catcher or verdict.problem}", flush=True)
+    print(f"{len(chosen) - missed} of {len(chosen)} caught, each within {longest:.0f} s")
     return 1 if missed else 0
 
 

@@ -4,6 +4,7 @@ import numpy as np
 from numba import njit
 
 from stm import check, compiled, retry
+from stm.compiled.atomics import load_acquire, store_release
 
 
 @compiled.transaction
@@ -80,3 +81,15 @@ def many_moves(accounts, rounds):
     n = len(accounts)
     for k in range(rounds):
         move(accounts, k % n, (k * 7 + 1) % n, 1)
+
+
+@compiled.transaction
+def add_late(array, here, amount):
+    """Adds to what it has read when it has been told to. `here` is the address of two words: it has read; go on."""
+    before = array[0]
+    store_release(here, 1)
+    spins = 0
+    while load_acquire(here + 8) == 0 and spins < 10_000_000_000:
+        spins += 1
+    array[0] = before + amount
+    return before

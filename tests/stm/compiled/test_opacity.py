@@ -9,8 +9,8 @@ import pytest
 import stm
 from stm import TVar, atomically, compiled
 from stm.compiled import TArray
-from tests.stm.compiled.shared import both, difference, many_moves, move, put, raises_if_torn, total
-from tests.support import Background, elsewhere, together
+from tests.stm.compiled.shared import add_late, both, difference, many_moves, move, put, raises_if_torn, total
+from tests.support import Background, elsewhere, together, until
 
 SECONDS = 1.0
 
@@ -126,6 +126,16 @@ def test_variables_and_elements_change_together():
     assert not seen
     assert all(counts)
     assert x.value == array[0] == counts[0]
+
+
+def test_a_row_whose_read_has_become_stale_is_run_anew():
+    array, words = TArray([0]), np.zeros(2, np.int64)
+    late = Background(add_late.map, array, words.ctypes.data, np.array([5]))
+    until(lambda: words[0], "the first read")
+    array[0] = 100
+    words[1] = 1
+    assert list(late.result()) == [100]
+    assert array[0] == 105
 
 
 @pytest.mark.parametrize("read_only", [False, True])
