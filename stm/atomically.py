@@ -17,8 +17,9 @@ The promises (tests name them by these numbers):
    *irrevocable=True* runs exactly once, so it may do I/O; meanwhile no other thread commits.
 8. *Asynchronous exceptions* leave all of a commit visible or none of it, no lock held, and are never swallowed.
 
-A body may run many times: keep side effects out of it (`hooks.py` has a place for them). A function called inside a
-transaction, decorated or not, joins it; a decorated one is a nested scope.
+A body may run many times: keep side effects out of it (`hooks.py` has a place for them). It must not wait for another
+thread that commits, by a lock or a join: in an attempt that can't abort any more (6), nobody else can commit. A
+function called inside a transaction, decorated or not, joins it; a decorated one is a nested scope.
 
 What runs in a body uninvited, a signal handler or a finalizer that uses transactional variables, joins it too: its
 writes count if and when that attempt commits, and are discarded with it, for instance if the body goes on to `retry`.

@@ -471,6 +471,7 @@ def store(variable: Any, value: object) -> None:
 
 
 Changes = Sequence[tuple[Any, Any, Any]]
+TWICE: Final = "exchange() takes each variable once: of two new values only one could be had"
 
 
 def exchange_any(changes: Changes) -> bool:
@@ -481,6 +482,8 @@ def exchange_any(changes: Changes) -> bool:
             cell = cells[variable] = settled(variable)
             if cell[0] is not before:
                 return False
+        if len(cells) != len(changes):
+            raise ValueError(TWICE)
         if commit_any(cells, {variable: after for variable, _, after in changes}, -1):
             return True
 
@@ -501,6 +504,8 @@ def exchange_within(tx: Transaction, changes: Changes) -> bool:
     befores = [before for _, before, _ in changes]
     now = map(writes.get, [variable for variable, _, _ in changes], befores)
     new = {variable: after for variable, _, after in changes}
+    if len(new) != len(changes):
+        raise ValueError(TWICE)
     done: list[bool] = []
     writing: Iterator[object] = chain(map(writes.update, (new,)), map(done.append, (True,)))
     in_one_call(takewhile(partial(is_not, False), chain(map(is_, now, befores), writing)))

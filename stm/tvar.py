@@ -289,7 +289,7 @@ def exchange(*changes: tuple[TVar[Any], Any, Any]) -> bool:
 
     This is one step also for a signal handler or a finalizer that uses the same variables: it comes before or after.
     So who computes new values from old ones, and may be interrupted by such code, gets, computes, exchanges, and starts
-    over if that fails. The variables must be different.
+    over if that fails. `ValueError` if a variable is named twice.
 
     >>> from stm import TVar, exchange
     >>> x, y = TVar((1,)), TVar(())
