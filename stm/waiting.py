@@ -73,7 +73,8 @@ class Waiter:
     __slots__ = ("__weakref__", "name", "places", "since", "thread", "variables", "wake", "woken")
 
     def __init__(self, wake: Callable[[], object], variables: Iterable[Variable], name: str | None) -> None:
-        self.wake = wake
+        #: (Once, in C: what runs uninvited while a committer is about to wake somebody may do it first.)
+        self.wake: Callable[[], object] = partial(next, map(call, [wake]), None)
         self.variables = tuple(variables)
         self.name = name
         self.since = time.monotonic()

@@ -6,6 +6,8 @@
 Each defect takes one protection away. It is applied to a scratch copy of the project, where the tests that answer for
 the protection must fail (hanging counts as failing). A defect that no test notices, or that can't be applied because
 the code has changed, ends the run with status 1.
+
+(Validation by version is not among them: a variable's cells have different versions, so it would be no defect.)
 """
 
 import os
@@ -678,6 +680,27 @@ MUTANTS = [
         "                if self._front.get() is line:\n                    return False\n",
         "                return False\n",
         "collections/test_uninvited.py",
+    ),
+    Mutant(
+        "whom a handler has woken is woken again",
+        "waiting.py",
+        "        self.wake: Callable[[], object] = partial(next, map(call, [wake]), None)\n",
+        "        self.wake = wake\n",
+        "testing/test_inject.py::test_a_handler_may_wake_whom_its_own_thread_is_about_to_wake",
+    ),
+    Mutant(
+        "an alternative that has swallowed its retry counts as a success",
+        "execution.py",
+        "        if tx.fate is not None:\n            tx.doom(tx.fate)  #",
+        "        if False:\n            tx.doom(tx.fate)  #",
+        "../field/test_ghc_stm.py",
+    ),
+    Mutant(
+        "exchange() of one variable twice says that both were changed",
+        "transaction.py",
+        "        if len(cells) != len(changes):\n",
+        "        if False:\n",
+        "../field/test_kcas.py",
     ),
 ]
 

@@ -28,10 +28,11 @@ class Arriving(BaseException):
 
     code: ClassVar[int]
 
-    def __new__(cls) -> Any:
+    def __new__(cls, arrived: BaseException | None = None) -> Any:
         from stm.compiled.joining import arriving
 
-        return arriving(cls.code)
+        # (CPython 3.11 makes it twice if it is traced, the second time of the first.)
+        return arriving(cls.code) if arrived is None else arrived
 
 
 class ArrivingRestart(Arriving):
