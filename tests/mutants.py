@@ -437,7 +437,7 @@ MUTANTS = [
         "compiled/inplace.py",
         "if (now & KEPT_OFF and not load(log + PASS)) or load_acquire(log + STOP):",
         "if load_acquire(log + STOP):",
-        "compiled/test_liveness.py",
+        "compiled/test_liveness.py::test_no_group_in_place_begins_amid_an_exclusive_transaction",
     ),
     Mutant(
         "elements: a stopped map commits on",
@@ -549,7 +549,7 @@ MUTANTS = [
         "transaction.py",
         "        if clock.now == now and clock.quiet and not variable._waiters:\n",
         "        if clock.now == now and not variable._waiters:\n",
-        "test_waiting.py test_opacity.py",
+        "test_liveness.py",
     ),
     Mutant(
         "event loop: the bell is armed only after the woken were looked up",

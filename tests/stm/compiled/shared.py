@@ -84,9 +84,10 @@ def many_moves(accounts, rounds):
 
 
 @compiled.transaction
-def add_late(array, here, amount):
-    """Adds to what it has read when it has been told to. `here` is the address of two words: it has read; go on."""
-    before = array[0]
+def add_late(array, here, reads, amount):
+    """Adds to what it has read, if it `reads`, when it has been told to. `here` is the address of two words: it has
+    begun; go on."""
+    before = array[0] if reads else 0
     store_release(here, 1)
     spins = 0
     while load_acquire(here + 8) == 0 and spins < 10_000_000_000:

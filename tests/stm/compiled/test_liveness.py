@@ -8,8 +8,9 @@ import pytest
 import stm
 from stm import TVar, atomically, compiled, on_commit
 from stm.compiled import TArray
+from stm.compiled.inplace import give_clock, take_clock
 from stm.compiled.log import ABORTS, PASS
-from stm.compiled.runtime import get_word, own
+from stm.compiled.runtime import get_word, own, take_log
 from stm.contention import INSIST_AFTER
 from tests.stm.compiled.shared import both, difference, move, put, take, total
 from tests.support import Background, asleep, elsewhere, together, until
@@ -47,6 +48,21 @@ def test_a_big_transaction_among_small_ones_commits():
     for one in disturbers:
         one.result()
     assert sum(accounts) == 3000 * 30
+
+
+def test_no_group_in_place_begins_amid_an_exclusive_transaction():
+    array = TArray([0])
+
+    def begin():
+        lease = take_log()
+        began = take_clock(lease.log.address)
+        if began:
+            give_clock(lease.log.address)
+        return began
+
+    assert begin()
+    assert not stm.run(lambda: (array[0], elsewhere(begin))[1], irrevocable=True)
+    assert begin()
 
 
 def test_a_compiled_call_that_always_meets_a_conflict_insists():

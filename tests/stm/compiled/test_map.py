@@ -15,8 +15,8 @@ import stm
 from stm import compiled
 from stm.compiled import TArray
 from stm.compiled import mapping as machinery
-from stm.compiled.log import GROUP, QUICK, STATE
-from tests.stm.compiled.shared import move, put, transfer
+from stm.compiled.log import GROUP, QUICK
+from tests.stm.compiled.shared import add_late, move, put, transfer
 from tests.support import Background, until
 
 
@@ -464,24 +464,23 @@ def test_in_place_a_row_that_reads_without_end_gives_up_the_clock(rows_in_place)
     assert list(array) == [1, 2]
 
 
-def test_a_stopped_worker_commits_nothing_more():
-    """`stop` comes while a row runs: what the row has written is not seen, whether it reads on or not."""
-    array, works = TArray([0, 0]), []
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_stopped_worker_commits_nothing_more(reads, monkeypatch):
+    """`stop` comes while a row runs: what the row writes then is not seen, whether it has read anything or not."""
+    array, works, words = TArray([0]), [], np.zeros(2, np.int64)
     original = machinery.Work.__init__
 
     def begin(self, *args):
         original(self, *args)
         works.append(self)
 
-    machinery.Work.__init__ = begin
-    try:
-        mapping = Background(lambda: work_hard.map(array, np.zeros(1, int), 300_000_000, threads=1))
-        until(lambda: works and works[0].logs[0].words[STATE // 8], "the row's begin")
-        works[0].stop()
-        mapping.result()
-    finally:
-        machinery.Work.__init__ = original
-    assert list(array) == [0, 0]
+    monkeypatch.setattr(machinery.Work, "__init__", begin)
+    mapping = Background(lambda: add_late.map(array, words.ctypes.data, reads, np.array([5]), threads=1))
+    until(lambda: words[0], "the row's begin")
+    works[0].stop()
+    words[1] = 1
+    mapping.result()
+    assert list(array) == [0]
 
 
 def test_a_row_may_need_the_gil(capfd):

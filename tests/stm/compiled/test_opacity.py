@@ -130,7 +130,7 @@ def test_variables_and_elements_change_together():
 
 def test_a_row_whose_read_has_become_stale_is_run_anew():
     array, words = TArray([0]), np.zeros(2, np.int64)
-    late = Background(add_late.map, array, words.ctypes.data, np.array([5]))
+    late = Background(add_late.map, array, words.ctypes.data, True, np.array([5]))
     until(lambda: words[0], "the first read")
     array[0] = 100
     words[1] = 1
