@@ -2,17 +2,20 @@
 PYTHON ?= python3
 VENV ?= .venv
 EXTRA ?= dev
+MINUTES ?= 10
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready-$(EXTRA)
 
-.PHONY: help run test suite soak lint bench mutants docs wheel clean
+.PHONY: help run test suite soak soak-tasks lint bench model mutants docs wheel clean
 
 help:
 	@echo "make run      index the standard library by transactions, by threads and by the scheduler; the quick benchmarks"
 	@echo "make test     lint, types, and the whole test suite"
 	@echo "make suite    the test suite alone (PYTHON=python3.14t VENV=.venv-3.14t EXTRA=test for another interpreter)"
-	@echo "make soak     the tests that the suite leaves out: storms over a scheduler, a minute and more"
+	@echo "make soak     random transactions in both tiers, under faults and signals, their histories checked (MINUTES=10)"
+	@echo "make soak-tasks  the tests that the suite leaves out: storms over a scheduler and over background workers"
 	@echo "make bench    all benchmarks, some minutes"
+	@echo "make model    check the protocol's model in Promela by spin, in all its states; some minutes"
 	@echo "make mutants  break the protocol on purpose, defect by defect, and see a test fail each time"
 	@echo "make docs     build the documentation in site/ (start with site/index.html)"
 	@echo "make wheel    build the distribution, and try it in an empty environment"
@@ -43,7 +46,13 @@ suite: $(READY)
 	$(BIN)/python -m pytest
 
 soak: $(READY)
+	$(BIN)/python -m tests.soak --minutes $(MINUTES)
+
+soak-tasks: $(READY)
 	$(BIN)/python -m pytest -m soak
+
+model: $(READY)
+	$(BIN)/python -m model
 
 mutants: $(READY)
 	$(BIN)/python -m tests.mutants

@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if "soak" not in config.getoption("markexpr"):
         for item in items:
             if item.get_closest_marker("soak") is not None:
-                item.add_marker(pytest.mark.skip(reason="runs for minutes: make soak"))
+                item.add_marker(pytest.mark.skip(reason="runs for minutes: make soak-tasks"))
 
 
 def pytest_report_header() -> str:

@@ -248,6 +248,7 @@ PUBLIC = [
         "stm.stats",
         "stm.guard",
         "stm.compiled",
+        "stm.testing",
         "hive_task",
         "hive_task.background",
         "hive_task.background.conformance",

@@ -1,4 +1,4 @@
-"""Storms over a scheduler (see `chaos`): short ones here, and long ones with `make soak`.
+"""Storms over a scheduler (see `chaos`): short ones here, and long ones with `make soak-tasks`.
 
 A storm that fails names its seed. What it does depends on that, but on the threads' turns as well.
 """

@@ -1,6 +1,6 @@
 """Worker processes that are killed at random, under load: nothing is lost, nothing runs more often than it may.
 
-A few kills in the ordinary suite; with `make soak` 200, and then ten minutes with a wall clock that jumps as well.
+A few kills in the ordinary suite; with `make soak-tasks` 200, and then ten minutes with a wall clock that jumps too.
 """
 
 import contextlib
