@@ -1,0 +1,101 @@
+"""The soak itself: a short one finds nothing, and what is wrong it finds."""
+
+import re
+
+import numpy as np
+import pytest
+
+import tests.soak.__main__ as soak
+from stm.testing import History
+from tests.soak.elements import Floor
+from tests.soak.trouble import Alarm, Struck
+from tests.soak.variables import KEYS, UNITS, Bank
+
+
+def test_a_short_soak_finds_nothing_wrong(capsys):
+    assert soak.main(["--minutes", "0.02", "--seed", "1"]) == 0
+    printed = capsys.readouterr()
+    assert not printed.err
+    assert re.fullmatch(
+        r"0\.0 min on .* seed 1: [\d,]+ transactions .* [1-9]\d* rounds; .*; 0 violations\n", printed.out
+    )
+
+
+def test_it_ends_at_the_first_violation(capsys, monkeypatch):
+    monkeypatch.setattr(soak.Soak, "round", lambda self, seconds: self.figures.wrong.append("a unit was lost"))
+    assert soak.main(["--minutes", "5"]) == 1
+    printed = capsys.readouterr()
+    assert printed.err.splitlines()[0] == "a unit was lost"
+    assert "0 violations" not in printed.out
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "ten"])
+def test_a_time_that_is_none_is_refused(minutes, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        soak.main(["--minutes", minutes])
+    assert "--minutes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lambda bank: bank.accounts[3].update(lambda units: units - 1), "saw 2399 units instead of 2400"),
+        (lambda bank: bank.shelf.pop(2), f"units on the shelf: {(KEYS - 1) * UNITS}, and should be {KEYS * UNITS}"),
+        (lambda bank: bank.belt.put(1), "items on the belt: 1, and should be 0"),
+        (lambda bank: bank.heap.put(1), "items on the heap: 1, and should be 0"),
+        (lambda bank: bank.told.append(None), "moves that were told of: 1, and should be 0"),
+        (lambda bank: bank.pair[0].set(1), "the second of a pair: 0, and should be 1"),
+    ],
+)
+def test_what_is_wrong_with_variables_is_noticed(damage, complaint):
+    bank = Bank()
+    bank.close()
+    assert not bank.wrong
+    damage(bank)
+    bank.close()
+    assert [wrong for wrong in bank.wrong if complaint in wrong]
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lambda floor: floor.units.__setitem__(0, 0), "199900 units in elements instead of 200000"),
+        (lambda floor: floor.pair.__setitem__(0, 1), "a pair of elements was seen apart"),
+        (lambda floor: floor.torn.__setitem__(0, 1), "a pair of elements was seen apart 1 times"),
+        (lambda floor: floor.purse.set(1), "1 in the purse"),
+    ],
+)
+def test_what_is_wrong_with_elements_is_noticed(damage, complaint):
+    floor = Floor()
+    floor.close()
+    assert not floor.wrong
+    damage(floor)
+    floor.close()
+    assert [wrong for wrong in floor.wrong if complaint in wrong]
+
+
+def test_rows_that_no_order_explains_are_noticed():
+    course, history = soak.Soak(1), History()
+    course.floor.tag(history, np.random.default_rng(1), 1)
+    course.check(history)
+    assert not course.figures.wrong
+    same = np.array([1, 1])
+    history.record_rows(reads=(same, np.array([5, 5])), writes=(same, np.array([6, 7])))
+    course.check(history)
+    assert "not opaque" in course.figures.wrong[0]
+
+
+def test_a_signal_ends_the_call_that_it_strikes_and_nothing_else():
+    alarm = Alarm()
+
+    def struck():
+        alarm._handle(0, None)
+
+    assert not alarm.disturb(struck)
+    assert alarm.disturb(lambda: None)
+    alarm._handle(0, None)
+    assert alarm.struck == 1
+    with pytest.raises(ZeroDivisionError):
+        alarm.disturb(lambda: 1 / 0)
+    assert issubclass(Struck, BaseException)
+    assert not issubclass(Struck, Exception)
