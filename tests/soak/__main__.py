@@ -9,6 +9,7 @@ import statistics
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 import psutil
@@ -28,7 +29,7 @@ HANDS = 2
 #: Seconds between two signals; and what amounts to none.
 ALARM = 0.003
 NEVER = 1e6
-#: Seconds that a thread may take to come to its end.
+#: Seconds that whoever is at work may take to come to his end.
 PATIENCE = 60.0
 
 
@@ -52,6 +53,8 @@ class Soak:
         self.bank, self.floor = Bank(), Floor()
         self.figures = Figures()
         self.alarm = Alarm()
+        # (The same threads in all rounds: what a thread leaves behind of its heap is used again by nobody for long.)
+        self.pool = ThreadPoolExecutor(HANDS + 2)
 
     def round(self, seconds: float) -> None:
         """Some threads at work, and the main thread among them; then the books."""
@@ -74,19 +77,18 @@ class Soak:
         figures.rows += mill.rows
         figures.transactions += me.done + sum(hand.done for hand in hands)
         figures.faults += sum(hand.struck for hand in hands if isinstance(hand, Victim))
-        for thread in (*hands, mill):
-            if thread.error is not None:
-                figures.wrong.append(f"{thread.name}: {type(thread.error).__name__}: {thread.error}")
+        for one in (*hands, mill):
+            if one.error is not None:
+                figures.wrong.append(f"{one.name}: {type(one.error).__name__}: {one.error}")
         bank.close()
         self.floor.close()
         figures.wrong += bank.wrong + self.floor.wrong
         bank.wrong.clear()
         self.floor.wrong.clear()
 
-    def work(self, me: Hand, threads: list[threading.Thread], seconds: float, alarm: float) -> None:
+    def work(self, me: Hand, others: list[Hand | Mill], seconds: float, alarm: float) -> None:
         until = time.monotonic() + seconds
-        for thread in threads:
-            thread.start()
+        running = [self.pool.submit(one.run) for one in others]
         number = self.figures.rounds
         try:
             with self.alarm.ringing(alarm):
@@ -97,10 +99,10 @@ class Soak:
                     self.alarm.disturb(lambda: self.floor.carry(number))
         finally:
             me.stop.set()
-            for thread in threads:
-                thread.join(PATIENCE)
-                if thread.is_alive():
-                    self.figures.wrong.append(f"{thread.name} did not come to its end")
+            wait(running, PATIENCE)
+            for one, future in zip(others, running, strict=True):
+                if not future.done():
+                    self.figures.wrong.append(f"{one.name} did not come to its end")
 
     def check(self, history: History) -> None:
         counts = history.statistics()
@@ -162,6 +164,7 @@ def main(arguments: list[str]) -> int:
         soak.round(length)
         soak.measure(began)
         seconds = time.monotonic() - began
+    soak.pool.shutdown(wait=not figures.wrong)
     figures.signals = soak.alarm.struck
     for wrong in figures.wrong:
         print(wrong, file=sys.stderr)

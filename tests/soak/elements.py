@@ -108,11 +108,11 @@ class Floor:
         )
 
 
-class Mill(threading.Thread):
-    """A thread that runs compiled rows until it is told to stop. `rows`: how many."""
+class Mill:
+    """Runs compiled rows until it is told to stop. `rows`: how many."""
 
     def __init__(self, floor: Floor, seed: int, stop: threading.Event, history: History | None) -> None:
-        super().__init__(name=f"mill {seed}")
+        self.name = f"mill {seed}"
         self.floor = floor
         self.chance = np.random.default_rng(seed)
         self.stop = stop

@@ -218,11 +218,11 @@ def tasks(bank: Bank, chance: random.Random) -> list[Callable[[], object]]:
     ]
 
 
-class Hand(threading.Thread):
-    """A thread that runs transactions until it is told to stop. `done`: how many calls came to an end."""
+class Hand:
+    """Runs transactions until it is told to stop. `done`: how many calls came to an end."""
 
     def __init__(self, bank: Bank, seed: int, stop: threading.Event) -> None:
-        super().__init__(name=f"hand {seed}")
+        self.name = f"hand {seed}"
         self.chance = random.Random(seed)
         self.tasks = tasks(bank, self.chance)
         self.stop = stop
