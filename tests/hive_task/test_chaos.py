@@ -18,12 +18,18 @@ from tests.hive_task.chaos import Storm
 def test_everything_adds_up_at_every_moment_and_in_the_end(
     seed: int, workers: int, processes: bool, strikes: bool
 ) -> None:
-    storm = Storm(seed, workers=workers, processes=processes, strikes=strikes)
-    storm.rage(0.8)
-    assert storm.pictures > 3
-    assert storm.done.balanced
-    assert storm.done.failed > 0
-    assert storm.done.cancelled > 0
+    failed = cancelled = 0
+    for more in range(0, 50, 10):  # (on a machine that is busy with other things, little may come to pass in one)
+        storm = Storm(seed + more, workers=workers, processes=processes, strikes=strikes)
+        storm.rage(0.8)
+        assert storm.pictures > 3
+        assert storm.done.balanced
+        failed += storm.done.failed
+        cancelled += storm.done.cancelled
+        if failed and cancelled:
+            break
+    assert failed
+    assert cancelled
 
 
 @pytest.mark.soak
