@@ -89,8 +89,10 @@ class Storm:
         self.clock.offset = 0.0
 
     def settle(self):
-        """No more kills: everything comes to its end but what is put in for the next tick."""
-        until(lambda: self.unsettled() <= 1, "the end of all tasks")
+        """No more kills: everything comes to its end but what is put in for the next tick. However much that is: each
+        wait is for some of it."""
+        while (left := self.unsettled()) > 1:
+            until(lambda: self.unsettled() < left, f"the end of any of {left} tasks")
 
     def stop(self):
         for process in list(self.processes):
