@@ -34,7 +34,6 @@ from stm import (
     stats,
 )
 from stm.clock import clock
-from stm.contention import INSIST_AFTER
 from tests.support import Background, Once, asleep, elsewhere
 
 STM = str(Path(stm.__file__).parent)
@@ -292,6 +291,16 @@ class HookedTimed(Hooked):
     options = {"timeout": 60}
 
 
+#: Aborts after which a transaction insists here. (There are as many more points as it takes attempts, and each of them
+#: costs a run of as many more.)
+INSIST_SOON = 4
+
+
+@pytest.fixture(autouse=True)
+def insists_soon(monkeypatch):
+    monkeypatch.setattr("stm.execution.INSIST_AFTER", INSIST_SOON)
+
+
 class Conflicting(Scenario):
     """Each of the first attempts is disturbed, so that it backs off and in the end insists."""
 
@@ -302,7 +311,7 @@ class Conflicting(Scenario):
     def body(self) -> None:
         self.runs += 1
         _ = self.other.value
-        if self.runs <= INSIST_AFTER:
+        if self.runs <= INSIST_SOON:
             elsewhere_quietly(lambda: self.other.update(lambda value: value + 1))
         super().body()
 

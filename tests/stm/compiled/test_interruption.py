@@ -13,9 +13,16 @@ from stm.clock import clock
 from stm.compiled import TArray
 from stm.compiled.log import IDLE, STATE
 from stm.compiled.runtime import get_word, own
-from stm.contention import INSIST_AFTER
 from tests.stm.compiled.shared import both, put, take
-from tests.stm.test_interruption import Bolt, Scenario, check_after, elsewhere_quietly, injected
+from tests.stm.test_interruption import (
+    INSIST_SOON,
+    Bolt,
+    Scenario,
+    check_after,
+    elsewhere_quietly,
+    injected,
+    insists_soon,  # noqa: F401 - a fixture that all tests here use
+)
 from tests.support import Background, asleep, elsewhere, until
 
 
@@ -123,7 +130,7 @@ class MixedConflicting(Mixed):
     def body(self) -> None:
         self.runs += 1
         _ = self.other[0]
-        if self.runs <= INSIST_AFTER:
+        if self.runs <= INSIST_SOON:
             elsewhere_quietly(lambda: put(self.other, 0, 1))
         super().body()
 
