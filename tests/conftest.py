@@ -11,6 +11,7 @@ import pytest
 
 from stm.clock import clock
 from stm.transaction import descriptor
+from tests.injector import disarm
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -32,6 +33,7 @@ def pytest_report_header() -> str:
 def _leaves_nothing_behind() -> Iterator[None]:
     threads_before = set(threading.enumerate())
     yield
+    disarm()
     left = [thread for thread in threading.enumerate() if thread not in threads_before]
     for thread in left:
         thread.join(10)

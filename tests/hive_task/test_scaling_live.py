@@ -224,11 +224,17 @@ def test_the_supervisor_of_a_fixed_number_never_wakes_up(monkeypatch):
 
 
 def test_at_the_minimum_the_supervisor_sleeps_until_a_work_finds_nobody_idle(processors, monkeypatch):
-    rounds = []
+    rounds, ended = [], []
     original = Supervisor.round
-    monkeypatch.setattr(Supervisor, "round", lambda self, at: (rounds.append(at), original(self, at)))
+    monkeypatch.setattr(Supervisor, "round", lambda self, at: (rounds.append(at), original(self, at), ended.append(at)))
+
+    def asleep(scheduler):
+        """Whether a round has ended without an alarm; amid each round there is none either."""
+        done = len(ended)
+        return done and scheduler._dispatch.alarm.get() == inf and len(rounds) == done
+
     with Scheduler(1, minimum=1, maximum=2) as scheduler:
-        until(lambda: rounds and scheduler._dispatch.alarm.get() == inf)
+        until(lambda: asleep(scheduler))
         seen = len(rounds)
         for _ in range(20):
             at_rest(scheduler)

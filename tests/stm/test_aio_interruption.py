@@ -7,7 +7,7 @@ import pytest
 
 from stm import TVar, aio, check
 from stm.clock import clock
-from tests.stm import test_interruption as interruption
+from tests import injector as injector_module
 from tests.support import PATIENCE, elsewhere
 
 
@@ -15,7 +15,7 @@ class Bolt(Exception):
     """Out of the blue; asyncio swallows it in callbacks."""
 
 
-class Injector(interruption.Injector):
+class Injector(injector_module.Injector):
     """Strikes either within the functions that the loop calls when a bell has rung, or anywhere else."""
 
     ringing = False
@@ -24,7 +24,7 @@ class Injector(interruption.Injector):
         rings = code in (aio.Bell._answer.__code__, aio.Bell._arm.__code__, aio._resolve.__code__)
         if rings is not self.ringing or self.paused or self.struck or threading.get_ident() != self.thread:
             return
-        if offset not in interruption.points(code):
+        if offset not in injector_module.points(code):
             return
         if self.count == self.at:
             self.struck = True
@@ -44,7 +44,7 @@ async def sleepers(count):
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # (the same, if struck in between)
 def test_a_wait_leaves_nothing_wherever_an_exception_strikes(monkeypatch):
-    monkeypatch.setattr(interruption, "Injector", Injector)
+    monkeypatch.setattr(injector_module, "Injector", Injector)
 
     def trial(at):
         with asyncio.Runner() as runner:
@@ -67,7 +67,7 @@ def test_a_wait_leaves_nothing_wherever_an_exception_strikes(monkeypatch):
                 await asyncio.wait_for(task, PATIENCE)
 
             runner.run(asyncio.sleep(0))
-            with interruption.injected(at) as injector:
+            with injector_module.injected(at) as injector:
                 try:
                     runner.run(wait())
                 except Bolt:
@@ -88,7 +88,7 @@ def test_a_wait_leaves_nothing_wherever_an_exception_strikes(monkeypatch):
 
 
 def test_everybody_wakes_wherever_an_exception_strikes_the_answer_to_a_bell(monkeypatch):
-    monkeypatch.setattr(interruption, "Injector", RingingInjector)
+    monkeypatch.setattr(injector_module, "Injector", RingingInjector)
 
     def trial(at):
         x = TVar(0)
@@ -97,7 +97,7 @@ def test_everybody_wakes_wherever_an_exception_strikes_the_answer_to_a_bell(monk
             asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
             tasks = [asyncio.create_task(aio.run(lambda: check(x.value))) for _ in range(3)]
             await sleepers(3)
-            with interruption.injected(at) as injector:
+            with injector_module.injected(at) as injector:
                 x.set(1)
                 async with asyncio.timeout(PATIENCE):
                     await asyncio.gather(*tasks)

@@ -8,13 +8,10 @@ import dis
 import gc
 import random
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from types import CodeType, FrameType
 from typing import Any
 
 import pytest
@@ -29,135 +26,12 @@ from stm import (
     on_commit,
     on_rollback,
     or_else,
-    quick,
     run,
     stats,
 )
 from stm.clock import clock
+from tests.injector import Bolt, codes_of_stm, injected
 from tests.support import Background, Once, asleep, elsewhere
-
-STM = str(Path(stm.__file__).parent)
-
-
-class Bolt(KeyboardInterrupt):
-    """Out of the blue."""
-
-
-_points: dict[CodeType, set[int]] = {}
-
-
-def points(code: CodeType) -> set[int]:
-    """Offsets of the instructions before which an exception may strike."""
-    if code not in _points:
-        found = set()
-        previous = ""
-        for instruction in dis.get_instructions(code):
-            name = instruction.opname
-            if previous.startswith("CALL") or previous == "RESUME":
-                found.add(instruction.offset)
-            if name.startswith("JUMP_BACKWARD") and "NO_INTERRUPT" not in name:
-                found.add(instruction.offset)
-            previous = name
-        _points[code] = found
-    return _points[code]
-
-
-class Injector:
-    """At the `at`-th point inside `stm` that this thread comes to, raises `Bolt`, or calls `act` instead.
-
-    Counts the points and does nothing if `at` is None.
-    """
-
-    def __init__(self, at: int | None, act: Callable[[], object] | None = None) -> None:
-        self.at = at
-        self.act = act
-        self.count = 0
-        self.struck = False
-        self.paused = False
-        self.thread = threading.get_ident()
-
-    def arrive(self, code: CodeType, offset: int) -> None:
-        if self.paused or self.struck or offset not in points(code) or threading.get_ident() != self.thread:
-            return
-        if self.count == self.at:
-            self.struck = True
-            if self.act is not None:
-                self.act()
-                return
-            raise Bolt(f"{code.co_qualname}, offset {offset}")
-        self.count += 1
-
-    def trace(self, frame: FrameType, event: str, arg: Any) -> Any:
-        if not frame.f_code.co_filename.startswith(STM):
-            return None
-        frame.f_trace_opcodes = True
-        frame.f_trace_lines = False
-        if event == "opcode":
-            self.arrive(frame.f_code, frame.f_lasti)
-        return self.trace
-
-
-def codes_of_stm() -> set[CodeType]:
-    found: set[CodeType] = set()
-
-    def add(thing: Any) -> None:
-        if isinstance(thing, CodeType):
-            if thing.co_filename.startswith(STM) and thing not in found:
-                found.add(thing)
-                for constant in thing.co_consts:
-                    add(constant)
-        elif isinstance(thing, type):
-            for member in vars(thing).values():
-                if not isinstance(member, type):
-                    add(member)
-        elif isinstance(thing, property):
-            add(thing.fget)
-            add(thing.fset)
-        elif isinstance(thing, dict) and thing is quick._made:
-            for make in thing.values():
-                add(make)
-        elif hasattr(thing, "__code__"):
-            add(thing.__code__)
-
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] == "stm":
-            for thing in list(vars(module).values()):
-                add(thing)
-    return found
-
-
-current: list[Injector] = []
-
-
-@contextmanager
-def injected(at: int | None, act: Callable[[], object] | None = None) -> Iterator[Injector]:
-    injector = Injector(at, act)
-    current.append(injector)
-    try:
-        if sys.version_info >= (3, 12):
-            monitoring = sys.monitoring
-            tool = monitoring.DEBUGGER_ID
-            monitoring.use_tool_id(tool, "interruption")
-            codes = codes_of_stm()
-            try:
-                monitoring.register_callback(tool, monitoring.events.INSTRUCTION, injector.arrive)
-                for code in codes:
-                    monitoring.set_local_events(tool, code, monitoring.events.INSTRUCTION)
-                yield injector
-            finally:
-                injector.paused = True
-                for code in codes:
-                    monitoring.set_local_events(tool, code, 0)
-                monitoring.register_callback(tool, monitoring.events.INSTRUCTION, None)
-                monitoring.free_tool_id(tool)
-        else:
-            sys.settrace(injector.trace)
-            try:
-                yield injector
-            finally:
-                sys.settrace(None)
-    finally:
-        current.remove(injector)
 
 
 class Scenario:

@@ -27,7 +27,7 @@ from stm import (
 from stm.clock import clock
 from stm.transaction import descriptor
 from stm.waiting import _glance, _Luck
-from tests.stm.test_interruption import Bolt, injected
+from tests.injector import Bolt, injected
 from tests.support import Background, Once, elsewhere
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from stm import TChannel, TCounter, TMap, TPriorityQueue, TQueue, TSet, TVar, TVector, exchange, run
 from stm.collections import Empty
-from tests.stm import test_interruption as interruption
+from tests import injector as injector_module
 
 
 def strike_everywhere(make, operation, uninvited, check):
@@ -16,7 +16,7 @@ def strike_everywhere(make, operation, uninvited, check):
 
     def trial(at):
         subject = make()
-        with interruption.injected(at, act=lambda: uninvited(subject)) as injector:
+        with injector_module.injected(at, act=lambda: uninvited(subject)) as injector:
             operation(subject)
         check(subject, injector.struck)
         return injector.count

@@ -13,14 +13,13 @@ from stm.clock import clock
 from stm.compiled import TArray
 from stm.compiled.log import IDLE, STATE
 from stm.compiled.runtime import get_word, own
+from tests.injector import Bolt, injected
 from tests.stm.compiled.shared import both, put, take
 from tests.stm.test_interruption import (
     INSIST_SOON,
-    Bolt,
     Scenario,
     check_after,
     elsewhere_quietly,
-    injected,
     insists_soon,  # noqa: F401 - a fixture that all tests here use
 )
 from tests.support import Background, asleep, elsewhere, until

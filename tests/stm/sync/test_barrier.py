@@ -9,7 +9,7 @@ from itertools import count
 import pytest
 
 from stm import BlockedForever, TBarrier, TVar, check, in_transaction, run
-from tests.stm.test_interruption import Bolt, injected
+from tests.injector import Bolt, injected
 from tests.support import Background, asleep, together, until
 
 Broken = threading.BrokenBarrierError

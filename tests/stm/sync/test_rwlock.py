@@ -9,7 +9,7 @@ from itertools import count
 import pytest
 
 from stm import TransactionTimeout, TRWLock, TVar, atomically, check, or_else, run
-from tests.stm.test_interruption import Bolt, injected
+from tests.injector import Bolt, injected
 from tests.support import Background, asleep, elsewhere, together, until
 
 

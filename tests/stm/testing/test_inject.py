@@ -19,7 +19,8 @@ from stm import TVar, atomically, in_transaction, run
 from stm.compiled import TArray
 from stm.testing.injection import EXIT_STATUS, Death, inject
 from stm.waiting import Waiter, wake_all
-from tests.stm.test_interruption import Bolt, Scenario, check_after
+from tests.injector import Bolt
+from tests.stm.test_interruption import Scenario, check_after
 from tests.stm.testing.test_points import DIVISIBLE, strikes
 from tests.support import PATIENCE, Background, elsewhere, until
 

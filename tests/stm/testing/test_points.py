@@ -35,8 +35,8 @@ from stm import (
 from stm.clock import clock
 from stm.testing.injection import Injection, inject
 from stm.testing.protocol import GENERATED, POINTS, Point, Site, find, points
+from tests.injector import Bolt
 from tests.stm.test_interruption import (
-    Bolt,
     Conflicting,
     Exchange,
     Five,
