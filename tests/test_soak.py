@@ -101,3 +101,12 @@ def test_a_signal_ends_the_call_that_it_strikes_and_nothing_else():
         alarm.disturb(lambda: 1 / 0)
     assert issubclass(Struck, BaseException)
     assert not issubclass(Struck, Exception)
+
+
+def test_growth_is_told_from_the_first_minute_to_the_last():
+    sizes = [(float(second), 200_000_000 + second * 100_000, 1_000 + second) for second in range(0, 601, 10)]
+    figures = soak.Figures(sizes=sizes, rounds=len(sizes))
+    assert soak.growth(figures, 600.0, 1) == (203_000_000, 257_000_000)
+    assert soak.growth(figures, 600.0, 2) == (1_030, 1_570)
+    printed = soak.line(figures, 600.0, 1)
+    assert "memory 203 MB, then 257 (+26.6%), 1,030 blocks of it objects', then 1,570 (+52.4%); 0 violations" in printed

@@ -43,8 +43,8 @@ class Figures:
     faults: int = 0
     rounds: int = 0
     wrong: list[str] = field(default_factory=list)
-    #: Seconds since the beginning, and bytes of memory.
-    sizes: list[tuple[float, int]] = field(default_factory=list)
+    #: Seconds since the beginning, bytes of memory, and blocks in it that objects have.
+    sizes: list[tuple[float, int, int]] = field(default_factory=list)
 
 
 class Soak:
@@ -118,26 +118,29 @@ class Soak:
 
     def measure(self, since: float) -> None:
         gc.collect()
-        self.figures.sizes.append((time.monotonic() - since, psutil.Process().memory_info().rss))
+        now = time.monotonic() - since
+        self.figures.sizes.append((now, psutil.Process().memory_info().rss, sys.getallocatedblocks()))
 
 
-def growth(figures: Figures, seconds: float) -> tuple[float, float]:
-    """Megabytes, on the median, in the first minute and in the last one (or the first and the last third)."""
+def growth(figures: Figures, seconds: float, column: int) -> tuple[float, float]:
+    """Bytes (column 1) or blocks (2), on the median, in the first minute and in the last (or first and last third)."""
     span = min(60.0, seconds / 3)
-    first = [size for moment, size in figures.sizes if moment <= span] or [0]
-    last = [size for moment, size in figures.sizes if moment >= seconds - span] or [0]
-    return statistics.median(first) / 1e6, statistics.median(last) / 1e6
+    first = [size[column] for size in figures.sizes if size[0] <= span] or [0]
+    last = [size[column] for size in figures.sizes if size[0] >= seconds - span] or [0]
+    return statistics.median(first), statistics.median(last)
 
 
 def line(figures: Figures, seconds: float, seed: int) -> str:
     gil = "with" if getattr(sys, "_is_gil_enabled", lambda: True)() else "without"
-    first, last = growth(figures, seconds)
+    first, last = growth(figures, seconds, 1)
+    before, after = growth(figures, seconds, 2)
     return (
         f"{seconds / 60:.1f} min on {platform.python_implementation()} {platform.python_version()} {gil} the GIL, "
         f"seed {seed}: {figures.transactions:,} transactions over variables and {figures.rows:,} rows over elements, "
         f"conserved after each of {figures.rounds:,} rounds; {figures.recorded:,} attempts and {figures.told:,} rows "
-        f"in histories; {figures.signals:,} signals and {figures.faults:,} faults; memory {first:.0f} MB, then "
-        f"{last:.0f} ({last / max(first, 1) - 1:+.1%}); {len(figures.wrong)} violations"
+        f"in histories; {figures.signals:,} signals and {figures.faults:,} faults; memory {first / 1e6:.0f} MB, then "
+        f"{last / 1e6:.0f} ({last / max(first, 1) - 1:+.1%}), {before:,.0f} blocks of it objects', then {after:,.0f} "
+        f"({after / max(before, 1) - 1:+.1%}); {len(figures.wrong)} violations"
     )
 
 
@@ -152,9 +155,7 @@ def main(arguments: list[str]) -> int:
     soak = Soak(seed)
     figures = soak.figures
     length = min(ROUND, given.minutes * 5)
-    for _ in range(
-        FAULTY_EVERY * RECORDED_EVERY
-    ):  # all kinds of rounds: all is compiled, and memory is what it will be
+    for _ in range(FAULTY_EVERY * RECORDED_EVERY):  # all kinds: all is compiled, and memory is what it will be
         soak.round(length)
     soak.figures = figures = Figures(wrong=figures.wrong)
     soak.alarm.struck = 0
