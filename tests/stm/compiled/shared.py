@@ -94,3 +94,27 @@ def add_late(array, here, reads, amount):
         spins += 1
     array[0] = before + amount
     return before
+
+
+@compiled.transaction
+def refuse_late(array, here, _row):
+    """Raises if it has read a 0, when it has been told to go on; `here` is as in `add_late`."""
+    before = array[0]
+    store_release(here, 1)
+    spins = 0
+    while load_acquire(here + 8) == 0 and spins < 10_000_000_000:
+        spins += 1
+    if before == 0:
+        raise ValueError("there was nothing")
+    return before
+
+
+@compiled.transaction
+def differ_late(pair, here, _row):
+    """The difference of the two, the second of which is read when told to; `here` is as in `add_late`."""
+    first = pair[0]
+    store_release(here, 1)
+    spins = 0
+    while load_acquire(here + 8) == 0 and spins < 10_000_000_000:
+        spins += 1
+    return pair[1] - first

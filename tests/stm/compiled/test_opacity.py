@@ -1,18 +1,37 @@
 """Atomicity and opacity across both tiers: nobody ever sees half of a commit, not even in an attempt that is lost."""
 
+import sys
 import threading
 import time
 
 import numpy as np
 import pytest
+from numba import njit
 
 import stm
 from stm import TVar, atomically, compiled
 from stm.compiled import TArray
-from tests.stm.compiled.shared import add_late, both, difference, many_moves, move, put, raises_if_torn, total
+from stm.compiled.kernels import publish
+from stm.compiled.log import WRITES, WRITES_END
+from tests.stm.compiled.shared import (
+    add_late,
+    both,
+    differ_late,
+    difference,
+    many_moves,
+    move,
+    put,
+    raises_if_torn,
+    refuse_late,
+    total,
+)
 from tests.support import Background, elsewhere, together, until
 
 SECONDS = 1.0
+
+calls_keep_others_out = pytest.mark.skipif(
+    getattr(sys, "_is_gil_enabled", lambda: True)(), reason="a call keeps the GIL, so nothing changes meanwhile"
+)
 
 
 def while_running(work, *watchers):
@@ -285,6 +304,39 @@ def test_exceptions_in_machine_code_from_stale_reads_are_never_seen():
         lambda: both.map(pair, np.ones(5000, int), threads=1), lambda: [raises_if_torn(pair) for _ in range(100)]
     )
     assert all(counts)
+
+
+@pytest.mark.parametrize("how", ["a row", pytest.param("a call", marks=calls_keep_others_out)])
+def test_an_exception_from_what_has_become_stale_is_never_seen(how):
+    array, words = TArray([0]), np.zeros(2, np.int64)
+    here = words.ctypes.data
+    late = Background(lambda: refuse_late(array, here, 0) if how == "a call" else refuse_late.map(array, here, [0])[0])
+    until(lambda: words[0], "the first read")
+    array[0] = 100
+    words[1] = 1
+    assert late.result() == 100
+
+
+def test_an_element_newer_than_a_stale_read_is_never_seen_beside_it():
+    pair, words = TArray([0, 0]), np.zeros(2, np.int64)
+    late = Background(differ_late.map, pair, words.ctypes.data, [0])
+    until(lambda: words[0], "the first read")
+    both(pair, 5)
+    words[1] = 1
+    assert list(late.result()) == [0]
+
+
+def test_a_version_is_stored_before_its_value():
+    """Who comes between the two must not take a new value for an old one. No thread can be made to come there; so the
+    element is laid over its own entry in the log, and what is stored second tells what was there by then.
+    """
+    entry = np.array([0, 77])
+    entry[0] = entry.ctypes.data  # the element's address
+    log = np.zeros(16, np.int64)
+    log[WRITES // 8] = entry.ctypes.data
+    log[WRITES_END // 8] = entry.ctypes.data + 16
+    njit(lambda log: publish(log, 42))(log.ctypes.data)
+    assert list(entry) == [42, 42]
 
 
 def test_money_is_kept_whatever_moves_it():
