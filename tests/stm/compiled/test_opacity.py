@@ -30,7 +30,7 @@ from tests.support import Background, elsewhere, together, until
 SECONDS = 1.0
 
 calls_keep_others_out = pytest.mark.skipif(
-    getattr(sys, "_is_gil_enabled", lambda: True)(), reason="a call keeps the GIL, so nothing changes meanwhile"
+    getattr(sys, "_is_gil_enabled", lambda: True)(), reason="a first call keeps the GIL, so nothing changes meanwhile"
 )
 
 
