@@ -83,27 +83,29 @@ def many_moves(accounts, rounds):
         move(accounts, k % n, (k * 7 + 1) % n, 1)
 
 
-@compiled.transaction
-def add_late(array, here, reads, amount):
-    """Adds to what it has read, if it `reads`, when it has been told to. `here` is the address of two words: it has
-    begun; go on."""
-    before = array[0] if reads else 0
+@njit
+def tell_and_wait(here):
+    """`here` is the address of two words: it has begun; go on."""
     store_release(here, 1)
     spins = 0
     while load_acquire(here + 8) == 0 and spins < 10_000_000_000:
         spins += 1
+
+
+@compiled.transaction
+def add_late(array, here, reads, amount):
+    """Adds to what it has read, if it `reads`, when it has been told to. `here` is as in `tell_and_wait`."""
+    before = array[0] if reads else 0
+    tell_and_wait(here)
     array[0] = before + amount
     return before
 
 
 @compiled.transaction
 def refuse_late(array, here, _row):
-    """Raises if it has read a 0, when it has been told to go on; `here` is as in `add_late`."""
+    """Raises if it has read a 0, when it has been told to go on; `here` is as in `tell_and_wait`."""
     before = array[0]
-    store_release(here, 1)
-    spins = 0
-    while load_acquire(here + 8) == 0 and spins < 10_000_000_000:
-        spins += 1
+    tell_and_wait(here)
     if before == 0:
         raise ValueError("there was nothing")
     return before
@@ -111,10 +113,7 @@ def refuse_late(array, here, _row):
 
 @compiled.transaction
 def differ_late(pair, here, _row):
-    """The difference of the two, the second of which is read when told to; `here` is as in `add_late`."""
+    """The difference of the two, the second of which is read when told to; `here` is as in `tell_and_wait`."""
     first = pair[0]
-    store_release(here, 1)
-    spins = 0
-    while load_acquire(here + 8) == 0 and spins < 10_000_000_000:
-        spins += 1
+    tell_and_wait(here)
     return pair[1] - first
