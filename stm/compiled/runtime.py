@@ -14,6 +14,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from itertools import starmap
 from typing import Any, Final
 
 import numpy as np
@@ -123,26 +124,42 @@ LARGE: Final = 1 << 20
 
 
 def take_log() -> Lease:
-    """A log that nobody uses."""
+    """A log that nobody uses. Whatever strikes meanwhile, the log is not lost."""
+    taken: list[_Return] = []
+    back = None
     try:
-        before = _returned.pop()
-    except IndexError:
-        log = Log()
-    else:
-        _out.discard(before)
-        log = before.log
-        words = log.words
-        words[STATE // 8] = IDLE
-        words[GROUP // 8] = 1
-        for offset in _REUSED:
-            words[offset // 8] = 0
-        if words[READS_ROOM // 8] - words[READS // 8] > LARGE or words[WRITES_ROOM // 8] - words[WRITES // 8] > LARGE:
-            control(machine.FREE, log.address, 0)
-    lease = Lease(log)
-    back = _Return(lease, _returned.append)
-    back.log = log
-    _out.add(back)
+        try:
+            taken.extend(starmap(_returned.pop, ((),)))  # one call of C: it is never in neither place
+        except IndexError:
+            if taken:
+                raise
+            log = Log()
+        else:
+            log = taken[0].log
+            _out.discard(taken[0])
+            _renew(log)
+        lease = Lease(log)
+        back = _Return(lease, _returned.append)
+        back.log = log
+        _out.add(back)
+    except BaseException:
+        if back is None:
+            _returned.extend(taken)
+        else:
+            _out.add(back)  # by which it returns when the lease dies
+        raise
     return lease
+
+
+def _renew(log: Log) -> None:
+    """Let the next user not find what the last one has left."""
+    words = log.words
+    words[STATE // 8] = IDLE
+    words[GROUP // 8] = 1
+    for offset in _REUSED:
+        words[offset // 8] = 0
+    if words[READS_ROOM // 8] - words[READS // 8] > LARGE or words[WRITES_ROOM // 8] - words[WRITES // 8] > LARGE:
+        control(machine.FREE, log.address, 0)
 
 
 class Own:

@@ -70,6 +70,20 @@ class Bank:
                 self.wrong.append(f"{what}: {got}, and should be {right}")
         self.told.clear()
         self.moves.reset()
+        stm.run(self.clear)
+
+    def clear(self) -> None:
+        """In a transaction: take what is left. (As many are put in as taken out, on the average; so there would be ever
+        more of them, as in any random walk that can't go below zero, and memory would grow with it.)"""
+        if self.on_belt.value:
+            self.belt.get_many(self.on_belt.value)
+        rest = self.heap.get_many(self.on_heap.value) if self.on_heap.value else []
+        if rest != sorted(rest):
+            self.wrong.append("a priority queue gave out its items in the wrong order")
+        self.on_belt.value = self.on_heap.value = 0
+        for queue in (self.belt, self.heap):
+            if not queue.empty():
+                self.wrong.append(f"there is more in {queue!r} than was put in")
 
 
 def tasks(bank: Bank, chance: random.Random) -> list[Callable[[], object]]:

@@ -3,6 +3,8 @@
 The tools, and what is checked after each strike, are those of `tests/stm/test_interruption.py`.
 """
 
+import gc
+import itertools
 from typing import Any
 
 import pytest
@@ -10,9 +12,9 @@ import pytest
 import stm
 from stm import TVar, atomically, check, compiled, on_commit, or_else, run
 from stm.clock import clock
-from stm.compiled import TArray
+from stm.compiled import TArray, runtime
 from stm.compiled.log import IDLE, STATE
-from stm.compiled.runtime import get_word, own
+from stm.compiled.runtime import get_word, own, take_log
 from tests.injector import Bolt, injected
 from tests.stm.compiled.shared import both, put, take
 from tests.stm.test_interruption import (
@@ -285,3 +287,22 @@ def test_an_interrupted_wait_leaves_the_log_free_and_nobody_counted():
         if not injector.struck:
             break
     until(lambda: not sleeping.waker.running, "the waker's end")
+
+
+def test_no_log_is_lost_whatever_strikes_who_takes_it():
+    """What a log has allocated would be lost with it, and nobody would miss it but the memory."""
+    take_log()  # (and give it back, so that there is one)
+    gc.collect()
+    logs = {back.log for back in runtime._returned}
+    assert logs
+    for at in itertools.count():
+        with injected(at) as injector:
+            try:
+                take_log()
+            except Bolt:
+                pass
+        assert {back.log for back in runtime._returned} == logs, f"point {at}"
+        assert len(runtime._returned) == len(logs), f"point {at}: one log is there twice"
+        if not injector.struck:
+            break
+    assert at > 5
