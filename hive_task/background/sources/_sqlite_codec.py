@@ -28,6 +28,8 @@ def pack(value: Any, what: str, name: str) -> str | None:
     """The value as JSON; None for None. `what` and `name` say in the error what it is of which task."""
     if value is None:
         return None
+    if type(value) is int:
+        return repr(value)  # as JSON has it, in a tenth of the time
     try:
         text = _encode(value)
     except (TypeError, ValueError, RecursionError) as error:

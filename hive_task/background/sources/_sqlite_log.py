@@ -20,10 +20,10 @@ from typing import Final
 #: Steps of this process after which it is one that writes often.
 OFTEN: Final = 16
 #: Bytes that are added at once; and how long the log may become by that, which is what it has when it is copied.
-CHUNK: Final = 4 << 20
-LONGEST: Final = 16 << 20
+CHUNK: Final = 1 << 20
+LONGEST: Final = 4 << 20
 #: So many times as much must be free on the disk.
-SPACIOUS: Final = 16
+SPACIOUS: Final = 64
 
 
 class Room:
