@@ -16,7 +16,7 @@ What stays different, because it is how they are built. huey removes a task from
 whose worker dies is lost; hive_task keeps it, under a lease, and its record afterwards. huey serialises with pickle,
 also in memory; hive_task as JSON, in SQLite alone. Of each task, huey makes the putting in, the taking and the result
 durable by themselves; hive_task settles some short tasks, and takes the next, in one transaction. huey copies the log
-back into the file every 1,000 pages, SQLite's default, and keeps 8 MB of pages; hive_task every 4,000 pages, and 16 MB.
+back into the file every 1,000 pages, SQLite's default, and keeps 8 MB of pages; hive_task every 800 pages, and 16 MB.
 """
 
 from __future__ import annotations

@@ -60,6 +60,19 @@ class Basics(Toolkit):
         assert taken.claim is not None
         assert (taken.claim.worker, taken.claim.attempt) == ("ann", 1)
 
+    def test_what_is_put_in_by_a_call_is_a_task_like_others(self) -> None:
+        first = self.source.enqueue_call("first", [1, 2], "default", app=self.ann)
+        second = self.put("second")
+        third = self.source.enqueue_call("third", None, "other", app=self.ann)
+        assert len({first, second, third}) == 3
+        tasks = self.take_all()
+        assert [(task.name, task.id, task.queue) for task in tasks] == [
+            ("first", first, "default"),
+            ("second", second, "default"),
+            ("third", third, "other"),
+        ]
+        assert tasks[0].claimed(None) == Task("first", [1, 2], id=first)
+
     def test_settling_and_taking_in_one_step(self) -> None:
         self.needs("claims", "records")
         first, second, third = self.put(), self.put(), self.put()

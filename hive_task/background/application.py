@@ -45,7 +45,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from hive_task.background.definition import Registry
+from hive_task.background.definition import Definition, Registry
 from hive_task.background.definition import tasks as all_tasks
 from hive_task.background.desk import Desk
 from hive_task.background.handle import Handle
@@ -213,6 +213,14 @@ class Application:
             return Handle(self.data_source, task.id)
         return self._put((task,))[0]
 
+    def put_call(self, definition: Definition, data: Any) -> Handle:
+        """Put in a task of that kind, of which nothing but the data is special."""
+        source = self.data_source
+        if not definition.is_bare() or (not source.transactional and in_transaction()):
+            return self.put_one(definition.make(data))
+        self._check_open()
+        return Handle(source, source.enqueue_call(definition.name, data, definition.queue, app=self))
+
     def _check_open(self) -> None:
         if (phase := self.phase.get()) in (STOPPING, STOPPED):
             raise ApplicationStopped(f"the background application {self.name!r} is {phase}: it takes no tasks")
@@ -264,7 +272,8 @@ def stop_application(app: Application, *, cancel: bool = False, wait: bool = Tru
 
 def execute_task(app: Application, name: str, data: Any = None, **options: Any) -> Handle:
     """Have the task of that name run with `data`, as soon as may be. `options`: fields of `Task`."""
-    return app.put_one(app.registry[name].make(data, **options))
+    definition = app.registry[name]
+    return app.put_one(definition.make(data, **options)) if options else app.put_call(definition, data)
 
 
 def execute_task_at(app: Application, time: float | datetime, name: str, data: Any = None, **options: Any) -> Handle:

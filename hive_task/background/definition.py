@@ -87,6 +87,10 @@ class Definition:
             given.pop("unique_for", None)
         return Task(self.name, data, **(given | options))
 
+    def is_bare(self) -> bool:
+        """Have its tasks nothing but a name, data and a queue?"""
+        return self.unique is None and self.limit is None and self.rate is None and self.priority == 0
+
     def _key(self, key: Key, data: Any) -> str | None:
         if key is None or key is False:
             return None

@@ -13,8 +13,9 @@ does so as he begins a task, so that somebody else leads meanwhile; but not if t
 another worker would cost more than to run them. Should such a task turn out a long one, he is deposed after `LATE`
 seconds by a worker who does nothing else, and who also settles what has gathered by then.
 
-If tasks come in one by one, without a pause, the leader takes a nap now and then (`NAP`), so that several can be taken
-at once: a durable source takes longer to make a step durable than ten such tasks take.
+If tasks come in one by one, without a pause, the leader takes a nap now and then, so that several can be taken at once:
+a durable source takes longer to make a step durable than ten such tasks take, and lets nobody put in any meanwhile. So
+the nap lasts as long as `NAPS` of the last steps, and at least `NAP`, at most `LONGEST_NAP` seconds.
 
 The tray and the gathered ends are plain deques, whose ends are atomic: nobody waits for them, and nothing else is to
 happen together with what is done to them. (As transactional queues they made up a tenth of what a task costs.)
@@ -25,8 +26,8 @@ Cost: with short tasks, one step of the data source for up to `MOST` of them.
 from __future__ import annotations
 
 import logging
-import threading
 import time
+from _thread import get_ident
 from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, TypeVar
@@ -48,9 +49,11 @@ MOST = 250
 #: Tasks that take less are short, or even tiny.
 SHORT = 0.002
 TINY = 0.0001
-#: Seconds for which the leader leaves the data source alone, if it has given him fewer than `FEW` tasks some times
-#: running, and never none.
+#: For how long the leader leaves the data source alone, if it has given him fewer than `FEW` tasks some times running,
+#: and never none.
+NAPS = 10
 NAP = 0.002
+LONGEST_NAP = 0.01
 FEW = 64
 RUNNING_ON = 3
 #: Seconds for which ends may gather, and tasks may lie on the tray.
@@ -80,19 +83,23 @@ class Desk:
         self._pace = inf
         #: How often running few tasks were there.
         self._trickle = 0
+        #: Seconds that the last taking took.
+        self._step = 0.0
         self._failures = 0
 
     # For runners.
 
     def next_task(self) -> Task | None:
         """The next task to be run: waits for one. None if the application is to stop."""
-        app, me = self._app, threading.get_ident()
+        app, me = self._app, get_ident()
         leads = self._leader.get() == me
         if leads:
             self._led_since = None
         while app.is_running():
-            if (task := self._from_tray()) is not None:
-                return self._begin(task, leads)
+            try:
+                return self._begin(self._tray.popleft()[1], leads)
+            except IndexError:
+                pass
             leads = leads or self._leader.compare_and_set(None, me)
             if not leads:
                 run(self._await_call, name="hive_task.background.follow")
@@ -125,7 +132,7 @@ class Desk:
 
     def _resign(self) -> None:
         leader = self._leader.get()  # (the very object, for it is compared by identity)
-        if leader == threading.get_ident():
+        if leader == get_ident():
             self._led_since = None
             self._leader.compare_and_set(leader, None)
 
@@ -133,8 +140,10 @@ class Desk:
         """As the leader: the next task; others, if there are, are laid on the tray."""
         share = self.share()
         if self._trickle > RUNNING_ON and share > 1:
-            time.sleep(NAP)
+            time.sleep(min(LONGEST_NAP, max(NAP, NAPS * self._step)))
+        began = time.perf_counter()
         tasks = self._exchange(share)
+        self._step = time.perf_counter() - began
         self._trickle = self._trickle + 1 if 0 < len(tasks) < FEW else 0
         if not tasks:
             return None
@@ -143,12 +152,6 @@ class Desk:
             self._tray.extend([(now, task) for task in tasks[1:]])
             self._look_later()
         return tasks[0]
-
-    def _from_tray(self) -> Task | None:
-        try:
-            return self._tray.popleft()[1]
-        except IndexError:
-            return None
 
     def share(self) -> int:
         """How many tasks to claim at once."""
@@ -161,8 +164,8 @@ class Desk:
         self._ends.append(end)
         if seconds > SHORT and self._tray:
             self.settle()
-        else:
-            self._look_later()
+        elif not self._late.get():
+            self._late.set(True)
 
     def _look_later(self) -> None:
         if not self._late.get():
@@ -191,10 +194,15 @@ class Desk:
             self._ends.extend(ends)  # nothing has happened
             raise
         self._failures = 0
+        in_hand = self.in_hand
         for task in tasks:
-            self.in_hand[task.id] = task
+            in_hand[task.id] = task
         for end, good in zip(ends, accepted, strict=True):
-            self._settled(end, good)
+            task = end[0]
+            if good and in_hand.get(task.id) is task:
+                del in_hand[task.id]
+            else:
+                self._settled(end, good)
         return tasks
 
     def _settle_one_by_one(self, ends: list[End]) -> None:

@@ -30,6 +30,7 @@ from __future__ import annotations
 import math
 import os
 import random
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from datetime import datetime
@@ -54,15 +55,45 @@ DEFAULT_QUEUE: Final = "default"
 CRASHES: Final = 3
 
 
+#: Characters of an id that `new_id` makes; how many ids in a row end alike; from which character on.
+ID_LENGTH: Final = 32
+BLOCK: Final = 64
+SAME: Final = 20
+
+
 def new_id() -> str:
     """A new id: 32 hexadecimal digits. The first 8 are the time, in units of about a second, so that a store need not
-    look all over its index for where to put it (as with UUIDs of version 7, RFC 9562); the others are random."""
-    return f"{time_ns() >> 30:08x}{_chance.getrandbits(96):024x}"
+    look all over its index for where to put it (as with UUIDs of version 7, RFC 9562); 2 are a number; 22 are random,
+    of which the last 12 are the same for `BLOCK` ids that are made one after the other."""
+    global _time
+    now = time_ns() >> 30
+    then, text = _time
+    if now != then:
+        text = f"{now:08x}"
+        _time = now, text
+    while True:
+        try:
+            return text + _ends.popleft()
+        except IndexError:
+            same, others = f"{_chance.getrandbits(48):012x}", _chance.randbytes(5 * BLOCK).hex()
+            _ends.extend([number + others[start:end] + same for number, start, end in _NUMBERS])
 
 
+_NUMBERS: Final = [(f"{number:02x}", 10 * number, 10 * number + 10) for number in range(BLOCK)]
+#: The time that the last id begins with, and how.
+_time = 0, ""
+#: What comes after the time, made in advance.
+_ends: deque[str] = deque()
 #: (Not `os.urandom`: that lets go of the GIL each time.)
 _chance = random.Random()
-os.register_at_fork(after_in_child=_chance.seed)
+
+
+def _others_ids() -> None:
+    _chance.seed()
+    _ends.clear()
+
+
+os.register_at_fork(after_in_child=_others_ids)
 
 
 class Limit(NamedTuple):
@@ -234,12 +265,20 @@ _PLAIN = Task if sorted(_NAMES) == sorted(one.name for one in fields(Task)) else
 
 def simple_task(name: str, data: Any, queue: str, priority: int) -> Task:
     """`Task(name, data, queue=queue, priority=priority)`, for a name, queue and priority that have been checked."""
+    task = bare_task(name, data, new_id(), queue)
+    if priority:
+        _priority(task, priority)
+    return task
+
+
+def bare_task(name: str, data: Any, id: str, queue: str, claim: Claim | None = None) -> Task:
+    """`Task(name, data, id=id, queue=queue, claim=claim)`, of what has been checked."""
     task = object.__new__(Task)
     _name(task, name)
     _data(task, data)
-    _id(task, new_id())
+    _id(task, id)
     _queue(task, queue)
-    _priority(task, priority)
+    _priority(task, 0)
     _due(task, None)
     _retries(task, None)
     _time_limit(task, None)
@@ -249,7 +288,7 @@ def simple_task(name: str, data: Any, queue: str, priority: int) -> Task:
     _rate(task, None)
     _after(task, ())
     _despite_failure(task, False)
-    _claim(task, None)
+    _claim(task, claim)
     return task
 
 

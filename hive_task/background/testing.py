@@ -27,10 +27,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 from unittest import mock
 
 from hive_task.background.application import Application
 from hive_task.background.clocks import ManualClock
+from hive_task.background.definition import Definition
 from hive_task.background.handle import Handle
 from hive_task.background.running import run_task
 from hive_task.background.tasks import Task
@@ -64,5 +66,8 @@ def eager(app: Application) -> Iterator[None]:
         drain(app)
         return handles
 
-    with mock.patch.object(app, "_put", put_and_drain):
+    def put_as_others(definition: Definition, data: Any) -> Handle:
+        return app.put_one(definition.make(data))
+
+    with mock.patch.object(app, "_put", put_and_drain), mock.patch.object(app, "put_call", put_as_others):
         yield

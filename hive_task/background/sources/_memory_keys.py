@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right
 from typing import NamedTuple
 
 from hive_task.background.sources._memory_line import Entry, entry
-from hive_task.background.sources._memory_state import Job, State
+from hive_task.background.sources._memory_state import Job, State, look
 from hive_task.background.tasks import WAITING, Limit, Rate
 from stm import TMap, TPriorityQueue
 
@@ -80,7 +80,7 @@ class Limits:
         waiting = self._waiting.get(key)
         while waiting is not None and not waiting.empty():
             _, order, _, job = waiting.peek()
-            state = job.get()
+            state = look(job)
             # It may have been cancelled; also, it may have been put in again after that.
             if state.state == WAITING and state.order == order:
                 assert state.task.limit is not None

@@ -15,7 +15,18 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from hive_task.background.sources._memory_keys import Rates, Uniques
-from hive_task.background.sources._memory_state import NOTHING_MORE, Job, State, owned
+from hive_task.background.sources._memory_state import (
+    BARE,
+    NOTHING_MORE,
+    Fresh,
+    Job,
+    State,
+    begun,
+    essence,
+    look,
+    owned,
+    packed,
+)
 from hive_task.background.sources._memory_way import NEVER, Way
 from hive_task.background.tasks import (
     CANCELLED,
@@ -45,7 +56,7 @@ class Life(Way):
     def __init__(self, keep: int, lease: float | None, clock: Clock) -> None:
         super().__init__(clock)
         self._lease = lease
-        self._orders = count()
+        self.orders = count()
         #: Ids of those that run, if they have leases.
         self._running: TMap[str, None] = TMap.named("running tasks")
         self._uniques, self._rates = Uniques(), Rates()
@@ -57,40 +68,54 @@ class Life(Way):
 
     def put_plain(self, task: Task) -> str:
         """Put in a task that may run at once."""
-        now = self._clock.time()
         id = task.id
-        job: Job = TVar(State(task, QUEUED, next(self._orders), now, now))
-        if self.jobs.setdefault(id, job) is job:
+        if self.known(id) is None:
+            now = self._clock.time()
+            more = BARE if is_bare(task) else NOTHING_MORE
+            job: Job = TVar(State(task, QUEUED, next(self.orders), now, now, more=more))
+            self.jobs.put({id: job})
             self.line.append(job, task.queue, task.priority)
         return id
 
+    def put_fresh(self, tasks: Sequence[Task]) -> list[str]:
+        """Put in several tasks that are bare. Not in a transaction of the caller's."""
+        now, orders = self._clock.time(), self.orders
+        batch: dict[str, Fresh] = {}
+        self.line.batches.get()  # (see `known`)
+        for task in tasks:
+            id = task.id
+            if id not in batch and self.job(id) is None:
+                batch[id] = task.name, task.data, id, task.queue, next(orders), now
+        self.line.append_batch(batch)
+        return [task.id for task in tasks]
+
     def put_many(self, tasks: Sequence[Task]) -> list[str]:
         """Put in several tasks, in this order."""
-        now, orders, jobs, line = self._clock.time(), self._orders, self.jobs, self.line
+        now, orders = self._clock.time(), self.orders
         ids: list[str] = []
-        batch: list[Job] = []  # of the most common kind, which go into the line together
+        batch: dict[str, Job] = {}  # of the most common kind, which are put in together
         for task in tasks:
-            if not is_plain(task):
-                if batch:
-                    line.append_many(batch)
-                    batch = []
+            if not is_plain(task) or task.priority:
+                self._put_batch(batch)
+                batch = {}
                 ids.append(self.put(task))
                 continue
             id = task.id
-            job: Job = TVar(State(task, QUEUED, next(orders), now, now))
-            if jobs.setdefault(id, job) is job:
-                if task.priority:
-                    line.append(job, task.queue, task.priority)
-                else:
-                    batch.append(job)
+            if id not in batch and self.known(id) is None:
+                more = BARE if is_bare(task) else NOTHING_MORE
+                batch[id] = TVar(State(task, QUEUED, next(orders), now, now, more=more))
             ids.append(id)
-        if batch:
-            line.append_many(batch)
+        self._put_batch(batch)
         return ids
+
+    def _put_batch(self, batch: dict[str, Job]) -> None:
+        if batch:
+            self.jobs.put(batch)
+            self.line.append_many(list(batch.values()))
 
     def put(self, task: Task, order: int | None = None) -> str:
         """Put in a task, whatever it is. The id of the one that is there then."""
-        if task.id in self.jobs:
+        if self.known(task.id) is not None:
             return task.id
         if task.unique is not None:
             running = self._clock.monotonic()
@@ -104,20 +129,20 @@ class Life(Way):
         due = now if task.due is None else task.due
         if task.rate is not None:
             due = self._rates.reserve(task.rate, max(due, now), now)
-        job: Job = TVar(State(task, WAITING, next(self._orders) if order is None else order, now, due))
-        self.jobs[task.id] = job
+        job: Job = TVar(State(task, WAITING, next(self.orders) if order is None else order, now, due))
+        self.jobs.put({task.id: job})
         if task.after:
             self._await_parents(job, task)
         elif due > now:
             self.schedule(job, due)
         elif self.placed(job):
-            job.set(job.get()._replace(state=QUEUED))
+            job.set(look(job)._replace(state=QUEUED))
             self.line.append(job, task.queue, task.priority)
         return task.id
 
     def put_graph(self, tasks: Sequence[Task]) -> list[str]:
         """Put in tasks that come after one another: each when those are there that it comes after."""
-        orders = [(task, next(self._orders)) for task in tasks]
+        orders = [(task, next(self.orders)) for task in tasks]
         batch = {task.id: (task, order) for task, order in reversed(orders)}
         # Those that come after none may be queued at once, and are first for that, in their order.
         there = {id: self.put(task, order) for id, (task, order) in reversed(batch.items()) if not task.after}
@@ -133,13 +158,13 @@ class Life(Way):
     def _await_parents(self, job: Job, task: Task) -> None:
         parents = []
         for id in task.after:
-            parent = self.jobs.get(id)
+            parent = self.job(id)
             if parent is None:
                 raise ValueError(f"task {task.name!r} is to come after {id!r}, and no such task is known")
             parents.append((id, parent))
         waits = False
         for id, parent in parents:
-            state = parent.get()
+            state = look(parent)
             if state.state not in ENDED:
                 self._follow(job, id, parent)
                 waits = True
@@ -151,9 +176,9 @@ class Life(Way):
 
     def _follow(self, job: Job, id: str, parent: Job) -> None:
         """Let a job wait for another one."""
-        state = parent.get()
+        state = look(parent)
         parent.set(state.but(children=state.more.children.append(job)))
-        state = job.get()
+        state = look(job)
         job.set(state.but(parents=state.more.parents | {id}))
 
     # Running.
@@ -165,21 +190,31 @@ class Life(Way):
         now = self._clock.time()
         expires = None if self._lease is None else self._clock.monotonic() + self._lease
         tasks = []
-        for job, (task, _, order, created, due, epoch, attempts, _, _, _, _, result, more) in found:
-            epoch += 1
-            attempts += 1
-            job.set(
-                State(task, RUNNING, order, created, due, epoch, attempts, worker, now, expires, None, result, more)
-            )
+        jobs: dict[str, Job] = {}  # of those that were fresh
+        for one in found:
+            if len(one) == 2:
+                job, (task, _, order, created, due, epoch, attempts, _, _, _, _, result, more) = one
+                epoch += 1
+                attempts += 1
+                task = task.claimed(Claim(worker, epoch, attempts, due))
+                job.set(
+                    State(task, RUNNING, order, created, due, epoch, attempts, worker, now, expires, None, result, more)
+                )
+            else:
+                state = begun(one, worker, now, expires)
+                task = state.task
+                jobs[task.id] = TVar(state)
             if expires is not None:
                 self._running[task.id] = None
-            tasks.append(task.claimed(Claim(worker, epoch, attempts, due)))
+            tasks.append(task)
+        if jobs:
+            self.jobs.put(jobs)
         return tasks
 
     def renew(self, task: Task) -> bool:
         """False if it is the caller's no more, or somebody wants it to be cancelled."""
         job = self.jobs.get(task.id)
-        if job is None or not owned(state := job.get(), task):
+        if job is None or not owned(state := look(job), task):
             return False
         if self._lease is not None:
             job.set(state._replace(expires=self._clock.monotonic() + self._lease))
@@ -187,27 +222,33 @@ class Life(Way):
 
     def settle(self, ends: Sequence[End]) -> list[bool]:
         over: list[Ended] = []
-        accepted = [self._settle(end, over) for end in ends]
+        now = self._clock.time()
+        accepted = [self._settle(end, now, over) for end in ends]
         if over:
             self._remember(over)
         return accepted
 
-    def _settle(self, end: End, over: list[Ended]) -> bool:
+    def _settle(self, end: End, now: float, over: list[Ended]) -> bool:
         task, outcome, result, failure, retry_at = end
-        job = self.jobs.get(task.id)
-        if job is None or not owned(state := job.get(), task):
+        id = task.id
+        job = self.jobs.get(id)
+        if job is None or not owned(state := look(job), task):
             return False
         if self._lease is not None:
-            del self._running[task.id]
+            del self._running[id]
         if outcome in ENDED:
-            self._end(over, job, outcome, result, failure)
+            if state.more is BARE and failure is None:  # nobody waits for it, or for its place or key
+                job.set(packed(state, outcome, now, result))
+                over.append((id, state.order))
+            else:
+                self._end(over, job, outcome, result, failure)
         elif state.more.cancel_requested:
             self._end(over, job, CANCELLED, None, failure)
         elif outcome == QUEUED:
             self._requeue(job, state._replace(attempts=state.attempts - 1))
         else:
             assert outcome == SCHEDULED, outcome
-            due = self._clock.time() if retry_at is None else retry_at
+            due = now if retry_at is None else retry_at
             failure = failure or state.more.failure
             job.set(state._replace(state=WAITING, due=due, worker=None, expires=None).but(failure=failure))
             self.give_place_back(job)
@@ -231,7 +272,7 @@ class Life(Way):
             text = f"its worker vanished while it was running, {crashes} times"
             self.end(job, DEAD, failure=Failure("WorkerLost", text))
         else:
-            self._requeue(job, job.get())
+            self._requeue(job, look(job))
 
     # Ending.
 
@@ -246,7 +287,7 @@ class Life(Way):
         now = self._clock.time()
         while ending:
             job, outcome, result, failure = ending.pop()
-            before = job.get()
+            before = look(job)
             if before.state in ENDED:
                 continue  # two of its parents have failed
             task, more = before.task, before.more
@@ -268,7 +309,7 @@ class Life(Way):
 
     def _released(self, child: Job, parent: State) -> bool:
         """One that this job waited for has ended. False if it waited in vain."""
-        state = child.get()
+        state = look(child)
         parents = state.more.parents
         if state.state != WAITING or parent.task.id not in parents:
             return True
@@ -281,20 +322,20 @@ class Life(Way):
 
     def revive(self, job: Job) -> bool:
         """A dead or cancelled task is put in again, in the same job."""
-        before = job.get()
+        before = look(job)
         task = before.task
         if task.unique is not None:
             running = self._clock.monotonic()
             if self._uniques.holder(task.unique, running) not in (None, task.id):
                 return False
             self._uniques.take(task.unique, task.id, task.unique_for, running)
-        order, now = next(self._orders), self._clock.time()
+        order, now = next(self.orders), self._clock.time()
         job.set(State(task, WAITING, order, before.created, now, before.epoch))
         for id in task.after:
-            parent = self.jobs.get(id)
-            if parent is not None and parent.get().state not in ENDED:
+            parent = self.job(id)
+            if parent is not None and look(parent).state not in ENDED:
                 self._follow(job, id, parent)
-        if not job.get().more.parents:
+        if not look(job).more.parents:
             self.ready(job)
         return True
 
@@ -309,23 +350,21 @@ class Life(Way):
             self._room.set(max(0, -many))
         if many <= 0:
             return
-        jobs = self.jobs
-        for id, order in self._ended.get_many(many):
-            job = jobs.get(id)
-            if job is not None:
-                oldest = job.get()
-                if oldest.order == order and oldest.state in ENDED:  # else it was purged, or has been tried again
-                    del jobs[id]
+        self.jobs.remove([id for id, order in self._ended.get_many(many) if self._is_over(id, order)])
+
+    def _is_over(self, id: str, order: int) -> bool:
+        """Is it there still, and has not been tried again?"""
+        job = self.jobs.get(id)
+        if job is None:
+            return False
+        state, _, _, its_order = essence(job.get())
+        return its_order == order and state in ENDED
 
     def forget(self, ids: Iterable[str], condition: Callable[[State], bool]) -> int:
         """Forget those for which the condition is true still."""
-        gone = 0
-        for id in ids:
-            job = self.jobs.get(id)
-            if job is not None and condition(job.get()):
-                del self.jobs[id]
-                gone += 1
-        return gone
+        gone = [id for id in ids if (job := self.jobs.get(id)) is not None and condition(look(job))]
+        self.jobs.remove(gone)
+        return len(gone)
 
     # Housekeeping.
 
@@ -342,8 +381,9 @@ class Life(Way):
         now = self._clock.monotonic()
         wait = lease
         for id in self._running.snapshot():
-            job = self.jobs[id]
-            state = job.get()
+            job = self.jobs.get(id)
+            assert job is not None
+            state = look(job)
             assert state.expires is not None
             if state.expires <= now:
                 self._lost(job, state)
@@ -361,6 +401,18 @@ def is_plain(task: Task) -> bool:
         and task.rate is None
         and not task.after
         and task.claim is None
+    )
+
+
+def is_bare(task: Task) -> bool:
+    """Has it nothing but a name, data, an id and a queue?"""
+    return (
+        type(task) is Task
+        and is_plain(task)
+        and task.priority == 0
+        and task.retries is None
+        and task.time_limit is None
+        and not task.despite_failure
     )
 
 

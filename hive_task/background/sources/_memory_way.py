@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hive_task.background.sources._memory_jobs import Jobs
 from hive_task.background.sources._memory_keys import Limits
 from hive_task.background.sources._memory_line import Line
-from hive_task.background.sources._memory_state import Job
+from hive_task.background.sources._memory_state import Job, look
 from hive_task.background.tasks import QUEUED, SCHEDULED, WAITING
-from stm import TMap, TPriorityQueue, TVar
+from stm import TPriorityQueue, TVar, run
 
 if TYPE_CHECKING:
     from hive_task.background.clocks import Clock
@@ -27,31 +28,45 @@ NEVER = float("inf")
 class Way:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.jobs: TMap[str, Job] = TMap.named("tasks")
-        self.line = Line()
+        self.jobs = Jobs()
+        self.line = Line(self.jobs)
         self._limits = Limits()
         #: Due times, orders and ids of scheduled tasks; and which due time `tend` has told of last.
         self._timetable: TPriorityQueue[tuple[float, int, str]] = TPriorityQueue(name="scheduled tasks")
         self._told: TVar[float] = TVar(NEVER, name="next due time")
 
+    def job(self, id: str) -> Job | None:
+        """The job of the task with that id, if it is known."""
+        fresh = id in self.line.fresh  # (asked first: who takes it from there puts it among the jobs before)
+        job = self.jobs.get(id)
+        while job is None and fresh:
+            fresh = run(self.line.list_some)
+            job = self.jobs.get(id)  # (though nothing was listed, somebody else may have taken it)
+        return job
+
+    def known(self, id: str) -> Job | None:
+        """The same, for who would put in the task himself."""
+        self.line.batches.get()  # first: by which he conflicts with who puts it in fresh
+        return self.job(id)
+
     def ready(self, job: Job) -> None:
         """The job waits for nothing but its time and its place."""
-        state = job.get()
+        state = look(job)
         if state.due > self._clock.time():
             self.schedule(job, state.due)
         elif self.placed(job):
-            state = job.get()._replace(state=QUEUED)
+            state = look(job)._replace(state=QUEUED)
             job.set(state)
             self.line.insert(job, state)
 
     def schedule(self, job: Job, due: float) -> None:
-        state = job.get()._replace(state=SCHEDULED, due=due)
+        state = look(job)._replace(state=SCHEDULED, due=due)
         job.set(state)
         self._timetable.put((due, state.order, state.task.id))
 
     def placed(self, job: Job) -> bool:
         """Has the job what places it needs? If not, it waits for one from now on."""
-        state = job.get()
+        state = look(job)
         limit = state.task.limit
         if limit is None:
             return True
@@ -64,12 +79,12 @@ class Way:
         return placed
 
     def give_place_back(self, job: Job) -> None:
-        state = job.get()
+        state = look(job)
         if state.more.placed:
             assert state.task.limit is not None
             job.set(state.but(placed=False))
             for other in self._limits.give_back(state.task.limit):
-                state = other.get()._replace(state=QUEUED).but(placed=True)
+                state = look(other)._replace(state=QUEUED).but(placed=True)
                 other.set(state)
                 self.line.insert(other, state)
 
@@ -84,7 +99,7 @@ class Way:
             due, order, id = self._timetable.get()
             job = self.jobs.get(id)
             if job is not None:
-                state = job.get()
+                state = look(job)
                 if (state.state, state.order, state.due) == (SCHEDULED, order, due):
                     self.ready(job)
         return False

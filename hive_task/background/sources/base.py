@@ -42,7 +42,19 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hive_task.background.tasks import CANCELLED, DEAD, DONE, QUEUED, SCHEDULED, Claim, End, Failure, Record, Task
+from hive_task.background.tasks import (
+    CANCELLED,
+    DEAD,
+    DONE,
+    QUEUED,
+    SCHEDULED,
+    Claim,
+    End,
+    Failure,
+    Record,
+    Task,
+    simple_task,
+)
 
 if TYPE_CHECKING:
     from hive_task.background.application import Application
@@ -79,6 +91,13 @@ class DataSource:
     def schedule_task(self, time: float, task: Task, *, app: Application | None = None) -> str | None:
         """Put in a task, to run not before `time`, in Unix seconds."""
         raise NotImplementedError(f"{type(self).__name__} must override schedule_task(time, task, *, app=None)")
+
+    def enqueue_call(self, name: str, data: Any, queue: str, *, app: Application | None = None) -> str:
+        """Put in a task that has nothing but a name, data and a queue, all of which have been checked. Its new id.
+
+        What `execute_task` does with most tasks; sources may have a quicker way for it."""
+        task = simple_task(name, data, queue, 0)
+        return self.enqueue_task(task, app=app) or task.id
 
     # Many at once.
 

@@ -41,12 +41,23 @@ ValueError: task 'greet' is to come after 'nobody', and no such task is known
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from heapq import nlargest
 from typing import TYPE_CHECKING, Any
 
-from hive_task.background.sources._memory_life import Life, is_plain
-from hive_task.background.sources._memory_state import Job, State, owned, record_of
+from hive_task.background.sources._memory_life import Life, is_bare, is_plain
+from hive_task.background.sources._memory_state import (
+    Fresh,
+    Packed,
+    State,
+    essence,
+    look,
+    owned,
+    record_of,
+    state_and_queue,
+    state_of,
+)
 from hive_task.background.sources.base import DataSource
 from hive_task.background.tasks import (
     CANCELLED,
@@ -62,6 +73,7 @@ from hive_task.background.tasks import (
     Task,
     check_count,
     check_seconds,
+    new_id,
 )
 from stm import BlockedForever, TransactionTimeout, TVar, atomically, check, in_transaction, run
 
@@ -101,11 +113,27 @@ class MemoryQueue(DataSource):
     def _put(self, task: Task) -> str:
         return self._life.put_plain(task) if is_plain(task) else self._life.put(task)
 
-    @atomically
     def enqueue_tasks(self, tasks: Sequence[Task], *, app: Application | None = None) -> list[str]:
         """Put in several tasks, all or none. They may come `after` one another, in any order."""
+        fresh = not in_transaction() and not self._life.line.paused.peek() and all(map(is_bare, tasks))
+        return self._put_fresh(tasks) if fresh else self._put_all(tasks)
+
+    @atomically
+    def _put_fresh(self, tasks: Sequence[Task]) -> list[str]:
+        return self._life.put_fresh(tasks)
+
+    @atomically
+    def _put_all(self, tasks: Sequence[Task]) -> list[str]:
         in_order = not any(task.after for task in tasks)
         return self._life.put_many(tasks) if in_order else self._life.put_graph(tasks)
+
+    def enqueue_call(self, name: str, data: Any, queue: str, *, app: Application | None = None) -> str:
+        line = self._life.line
+        if in_transaction() or line.paused.peek():
+            return super().enqueue_call(name, data, queue, app=app)
+        id = new_id()
+        line.append_fresh((name, data, id, queue, next(self._life.orders), self.clock.time()))
+        return id
 
     # Taking and settling.
 
@@ -157,7 +185,7 @@ class MemoryQueue(DataSource):
     @atomically
     def set_progress(self, task: Task, progress: Any) -> bool:
         job = self._life.jobs.get(task.id)
-        if job is None or not owned(state := job.get(), task):
+        if job is None or not owned(state := look(job), task):
             return False
         job.set(state.but(progress=progress))
         return True
@@ -194,42 +222,62 @@ class MemoryQueue(DataSource):
     # What can be asked, and done by hand.
 
     def find_task(self, id: str) -> Record | None:
+        if in_transaction():  # which may only read
+            return self._find(id)
+        job = self._life.job(id)
+        return None if job is None else record_of(look(job))
+
+    @atomically
+    def _find(self, id: str) -> Record | None:
         job = self._life.jobs.get(id)
-        return None if job is None else record_of(job.get())
+        if job is not None:
+            return record_of(look(job))
+        fresh = next((one for one in self._life.line.unlisted() if one[2] == id), None)
+        return None if fresh is None else record_of(state_of(fresh))
 
     def list_tasks(
         self, *, state: str | None = None, queue: str | None = None, name: str | None = None, limit: int = 100
     ) -> list[Record]:
-        def wanted(one: State) -> bool:
+        def wanted(value: State | Packed | Fresh) -> bool:
+            its_state, its_queue, its_name, _ = essence(value)
             return (
-                (state is None or one.state == state)
-                and (queue is None or one.task.queue == queue)
-                and (name is None or one.task.name == name)
+                (state is None or its_state == state)
+                and (queue is None or its_queue == queue)
+                and (name is None or its_name == name)
             )
 
-        found = nlargest(limit, filter(wanted, self._states()), key=lambda one: one.order)
-        return list(map(record_of, found))
+        found = nlargest(limit, filter(wanted, self._all()), key=lambda value: essence(value)[3])
+        return [record_of(state_of(value)) for value in found]
 
     def count_tasks(self) -> Mapping[str, Mapping[str, int]]:
         counts: dict[str, dict[str, int]] = {}
-        for state in self._states():
-            queue = counts.setdefault(state.task.queue, {})
-            queue[state.state] = queue.get(state.state, 0) + 1
+        kinds: list[Any] = [value[:2] if len(value) == 14 else state_and_queue(value) for value in self._all()]
+        for (state, queue), many in Counter(kinds).items():
+            counts.setdefault(queue, {})[state] = many
         return counts
 
-    def _states(self) -> list[State]:
+    def _all(self) -> list[State | Packed | Fresh]:
         """All tasks at one moment."""
-        jobs = self._life.jobs
-        return run(lambda: [job.get() for job in jobs.snapshot().values()], read_only=True, name="all tasks")
+        life = self._life
+
+        def read() -> list[State | Packed | Fresh]:
+            return [*map(TVar.get, life.jobs.all()), *life.line.unlisted()]
+
+        return run(read, read_only=True, name="all tasks")
 
     def await_end(self, id: str, timeout: float | None = None) -> Record | None:
-        job: Job | None = self._life.jobs.get(id)
+        if in_transaction():
+            record = self._find(id)
+            if record is not None and record.state not in ENDED:
+                raise BlockedForever("await_end() in a transaction, which would have to end first: use retry()")
+            return record
+        job = self._life.job(id)
         if job is None:
             return None
-        state = job.get()
+        state = look(job)
         if state.state not in ENDED:
-            _wait("await_end()", lambda: check(job.get().state in ENDED), timeout)
-            state = job.get()
+            _wait("await_end()", lambda: check(look(job).state in ENDED), timeout)
+            state = look(job)
         return record_of(state)
 
     def cancel_task(self, id: str) -> bool:
@@ -241,8 +289,8 @@ class MemoryQueue(DataSource):
         return [self._cancel(id) for id in ids]
 
     def _cancel(self, id: str) -> bool:
-        job = self._life.jobs.get(id)
-        if job is None or (state := job.get()).state in ENDED:
+        job = self._life.job(id)
+        if job is None or (state := look(job)).state in ENDED:
             return False
         if state.state == RUNNING:
             job.set(state.but(cancel_requested=True))
@@ -259,8 +307,8 @@ class MemoryQueue(DataSource):
         return [self._retry(id) for id in ids]
 
     def _retry(self, id: str) -> bool:
-        job = self._life.jobs.get(id)
-        return job is not None and job.get().state in (DEAD, CANCELLED) and self._life.revive(job)
+        job = self._life.job(id)
+        return job is not None and look(job).state in (DEAD, CANCELLED) and self._life.revive(job)
 
     @atomically
     def pause_queue(self, queue: str) -> None:
@@ -279,12 +327,12 @@ class MemoryQueue(DataSource):
         def old(state: State) -> bool:
             return state.state in wanted and state.ended is not None and state.ended < before
 
-        ids = [state.task.id for state in self._states() if old(state)]
+        ids = [state.task.id for value in self._all() if essence(value)[0] in wanted and old(state := state_of(value))]
         return run(self._life.forget, ids, old)
 
     @atomically
     def __repr__(self) -> str:
-        return f"<MemoryQueue of {len(self._life.jobs)} tasks>"
+        return f"<MemoryQueue of {len(self._all())} tasks>"
 
 
 def _wait(what: str, condition: Any, timeout: float | None) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hive_task.background.conformance import BARE, SourceConformance
 from hive_task.background.sources.base import DataSource
 from hive_task.background.sources.memory import MemoryQueue
+from hive_task.background.tasks import DEFAULT_QUEUE
 
 HAS_SQLITE = importlib.util.find_spec("hive_task.background.sources.sqlite") is not None
 
@@ -25,6 +26,15 @@ class TestMemoryQueueWithoutLeases(SourceConformance):
 
     def make_source(self, clock):
         return MemoryQueue(clock=clock)
+
+
+class TestMemoryQueueByCalls(TestMemoryQueue):
+    """Tasks that have nothing but a name and data get their jobs when they are needed."""
+
+    def put(self, name="work", /, **options):
+        if options.keys() - {"data"}:
+            return super().put(name, **options)
+        return self.source.enqueue_call(name, options.get("data"), DEFAULT_QUEUE)
 
 
 @pytest.mark.skipif(not HAS_SQLITE, reason="there is no such source")
