@@ -216,7 +216,7 @@ class Application:
     def put_call(self, definition: Definition, data: Any) -> Handle:
         """Put in a task of that kind, of which nothing but the data is special."""
         source = self.data_source
-        if not definition.is_bare() or (not source.transactional and in_transaction()):
+        if not definition.is_bare or (not source.transactional and in_transaction()):
             return self.put_one(definition.make(data))
         self._check_open()
         return Handle(source, source.enqueue_call(definition.name, data, definition.queue, app=self))

@@ -25,6 +25,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, TypeVar
 
 from hive_task.background.periodic import Cron, Every, schedule
@@ -87,6 +88,7 @@ class Definition:
             given.pop("unique_for", None)
         return Task(self.name, data, **(given | options))
 
+    @cached_property
     def is_bare(self) -> bool:
         """Have its tasks nothing but a name, data and a queue?"""
         return self.unique is None and self.limit is None and self.rate is None and self.priority == 0

@@ -72,8 +72,9 @@ class Desk:
         self._source = app.data_source
         #: All of it, by id: whose leases are to be renewed.
         self.in_hand: dict[str, Task] = {}
-        #: Tasks, and since when they have lain here, the next one first.
-        self._tray: deque[tuple[float, Task]] = deque()
+        #: The next one first; and when the last ones were laid there.
+        self._tray: deque[Task] = deque()
+        self._laid = -inf
         self._ends: deque[End] = deque()
         self._late: TVar[bool] = TVar(False, name=f"ends of {app.name} to be settled")
         #: The thread of the worker who leads, and since when he has been running a task as the leader.
@@ -97,7 +98,7 @@ class Desk:
             self._led_since = None
         while app.is_running():
             try:
-                return self._begin(self._tray.popleft()[1], leads)
+                return self._begin(self._tray.popleft(), leads)
             except IndexError:
                 pass
             leads = leads or self._leader.compare_and_set(None, me)
@@ -148,8 +149,8 @@ class Desk:
         if not tasks:
             return None
         if len(tasks) > 1:
-            now = self._source.clock.monotonic()
-            self._tray.extend([(now, task) for task in tasks[1:]])
+            self._laid = self._source.clock.monotonic()
+            self._tray.extend(tasks[1:])
             self._look_later()
         return tasks[0]
 
@@ -251,21 +252,12 @@ class Desk:
 
     def _give_up_lying(self, now: float) -> None:
         """Tasks that have lain on the tray for long, since all workers are busy: others may have them."""
-        tray = self._tray
-        while tray:
-            try:
-                lying = tray.popleft()
-            except IndexError:
-                return
-            since, task = lying
-            if now - since < LYING:
-                tray.appendleft(lying)
-                return
-            self._ends.append(End(task, QUEUED))
+        if self._tray and now - self._laid >= LYING:
+            self._ends.extend([End(task, QUEUED) for task in what_there_is(self._tray, len(self._tray))])
 
     def clear(self) -> None:
         """Give back what has not begun, and settle what has ended, when the workers have gone."""
-        self._ends.extend([End(task, QUEUED) for _, task in what_there_is(self._tray, len(self._tray))])
+        self._ends.extend([End(task, QUEUED) for task in what_there_is(self._tray, len(self._tray))])
         while self._ends:
             self._exchange(0)
 

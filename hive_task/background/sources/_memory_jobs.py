@@ -33,6 +33,19 @@ class Jobs:
         job: Job | None = blocks.get(id[SAME:] if len(id) == ID_LENGTH else id, NONE).get(id)
         return blocks.get(id, NONE).get(id) if job is None else job
 
+    def get_all(self, ids: Iterable[str]) -> list[Job | None]:
+        """Several. Quicker, if those of a block come one after the other."""
+        blocks = self._blocks
+        found: list[Job | None] = []
+        last, block = "", NONE
+        for id in ids:
+            key = id[SAME:] if len(id) == ID_LENGTH else id
+            if key != last:
+                last, block = key, blocks.get(key, NONE)
+            job = block.get(id)
+            found.append(blocks.get(id, NONE).get(id) if job is None else job)
+        return found
+
     def put(self, jobs: Block) -> None:
         """Put in jobs whose ids are not there."""
         blocks = self._blocks

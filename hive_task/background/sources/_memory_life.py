@@ -223,16 +223,18 @@ class Life(Way):
     def settle(self, ends: Sequence[End]) -> list[bool]:
         over: list[Ended] = []
         now = self._clock.time()
-        accepted = [self._settle(end, now, over) for end in ends]
+        jobs = self.jobs.get_all([end[0].id for end in ends])
+        accepted = [self._settle(end, job, now, over) for end, job in zip(ends, jobs, strict=True)]
         if over:
             self._remember(over)
         return accepted
 
-    def _settle(self, end: End, now: float, over: list[Ended]) -> bool:
+    def _settle(self, end: End, job: Job | None, now: float, over: list[Ended]) -> bool:
+        if job is None:
+            return False
         task, outcome, result, failure, retry_at = end
-        id = task.id
-        job = self.jobs.get(id)
-        if job is None or not owned(state := look(job), task):
+        id, state = task.id, job.get()
+        if not isinstance(state, State) or not owned(state, task):  # (what is packed has ended)
             return False
         if self._lease is not None:
             del self._running[id]
