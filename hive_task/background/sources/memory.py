@@ -21,8 +21,10 @@ unique key is somebody else's now (False). A place of a `limit` is held from whe
 
 Which conflict: two that put in, two that take, two that settle; these with one another seldom.
 
-Cost: to put a task in, to take it and to settle it takes 12 µs in all in batches of 64, one by one 19 µs; a lease adds
-5. `count_tasks`, `list_tasks` and `purge` look at all tasks, half a µs each, and disturb nobody meanwhile.
+Cost: to put in a task that has nothing but a name, data and a queue (`execute_task`), to take and to settle it takes
+7 µs in all if 64 are taken and settled at once, 36 if each is by itself; a lease adds 5, and 2 to 10 that one is
+forgotten for each that ends. `count_tasks` and `list_tasks` look at all tasks, half a µs each, and disturb nobody
+meanwhile. The first question about one that waits, by its id, takes 4 µs for each that waits; see `Line`.
 
 >>> from hive_task.background.tasks import Task
 >>> source = MemoryQueue()
