@@ -307,6 +307,25 @@ def test_an_ended_one_is_one_object_to_the_garbage_collector(source, way):
     assert None not in (record.created, record.due, record.started, record.ended)
 
 
+def test_a_queue_of_ones_own_puts_in_its_own_way():
+    class Logged(MemoryQueue):
+        def __init__(self):
+            super().__init__()
+            self.names = []
+
+        def enqueue_task(self, task, *, app=None):
+            self.names.append(task.name)
+            return super().enqueue_task(task, app=app)
+
+    class More(Logged):
+        pass
+
+    for queue in (Logged(), More()):
+        call(queue, "called")
+        assert queue.names == ["called"]
+        assert queue.dequeue_task().name == "called"
+
+
 def test_a_task_of_a_class_of_ones_own_stays_one(source):
     class Mine(Task):
         __slots__ = ()
