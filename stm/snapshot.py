@@ -128,7 +128,9 @@ def trim(freed: list[Any]) -> None:
         history = clock.history
         active = sorted(list(clock.snapshots.values()))  # noqa: C414 - see newest()
         _trim_ended(active[0] if active else None, freed)
-        if len(history) > _sweep_at:
+        if not history:
+            _sweep_at = SWEEP_AT_LEAST
+        elif len(history) > _sweep_at:
             _sweep(active, freed)
             _sweep_at = max(SWEEP_AT_LEAST, 2 * len(history))
     finally:

@@ -225,6 +225,16 @@ def test_a_long_snapshot_does_not_pile_up_what_short_ones_needed():
     assert x.value == 200
 
 
+def test_what_was_needed_once_does_not_put_off_the_next_sweep(monkeypatch):
+    """How long the history may become, follows from what the last sweep had to leave; until nothing is needed."""
+    snapshot = sys.modules["stm.snapshot"]  # (`stm.snapshot` is the function)
+    monkeypatch.setattr(snapshot, "_sweep_at", 10_000)
+    x = TVar(0)
+    assert atomically(read_only=True)(lambda: (x.value, elsewhere(x.update, lambda v: v + 1), x.value))() == (0, 1, 0)
+    assert not clock.history
+    assert snapshot._sweep_at == snapshot.SWEEP_AT_LEAST
+
+
 def test_a_snapshot_does_not_delay_writers():
     x = TVar(0)
 
