@@ -248,6 +248,13 @@ MUTANTS = [
         "test_liveness.py",
     ),
     Mutant(
+        "history is swept the later, the longer it once was",
+        "snapshot.py",
+        "        if not history:\n            _sweep_at = SWEEP_AT_LEAST\n        elif len(history)",
+        "        if len(history)",
+        "test_liveness.py",
+    ),
+    Mutant(
         "history between snapshots piles up",
         "snapshot.py",
         "        _sweep(active, freed)\n",
@@ -417,6 +424,13 @@ MUTANTS = [
         "                    restore(log, load(log + SCOPE))\n",
         "",
         "compiled/test_map.py",
+    ),
+    Mutant(
+        "elements: a log is lost if an exception strikes who takes it",
+        "compiled/runtime.py",
+        "            _returned.extend(taken)\n",
+        "            pass\n",
+        "compiled/test_interruption.py",
     ),
     Mutant(
         "elements: a row with a log that raises keeps its writes",

@@ -48,7 +48,7 @@ from bench.workloads import background_runs as runs
 from bench.workloads.background_runs import BATCH, FEW, FEW_RATE, MANY_RATE, MEDIAN, P99, PUT_RATE, RATE, SYNC
 
 TASKS: Final = 50_000
-STORED_TASKS: Final = 1_000
+STORED_TASKS: Final = 5_000
 PUT: Final = 1_000
 PUT_IN_BATCHES: Final = 50_000
 TRIPS: Final = 150

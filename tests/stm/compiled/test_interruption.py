@@ -197,6 +197,25 @@ KINDS = [
 ]
 
 
+def test_no_log_is_lost_whatever_strikes_who_takes_it():
+    """What a log has allocated would be lost with it, and nobody would miss it but the memory."""
+    take_log()  # (and give it back, so that there is one)
+    gc.collect()
+    logs = {back.log for back in runtime._returned}
+    assert logs
+    for at in itertools.count():
+        with injected(at) as injector:
+            try:
+                take_log()
+            except Bolt:
+                pass
+        assert {back.log for back in runtime._returned} == logs, f"point {at}"
+        assert len(runtime._returned) == len(logs), f"point {at}: one log is there twice"
+        if not injector.struck:
+            break
+    assert at > 5
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_exception_at_every_point(kind):
     kind().go() if kind not in (MixedConflicting,) else None  # compiled, and whatever is made once
@@ -287,22 +306,3 @@ def test_an_interrupted_wait_leaves_the_log_free_and_nobody_counted():
         if not injector.struck:
             break
     until(lambda: not sleeping.waker.running, "the waker's end")
-
-
-def test_no_log_is_lost_whatever_strikes_who_takes_it():
-    """What a log has allocated would be lost with it, and nobody would miss it but the memory."""
-    take_log()  # (and give it back, so that there is one)
-    gc.collect()
-    logs = {back.log for back in runtime._returned}
-    assert logs
-    for at in itertools.count():
-        with injected(at) as injector:
-            try:
-                take_log()
-            except Bolt:
-                pass
-        assert {back.log for back in runtime._returned} == logs, f"point {at}"
-        assert len(runtime._returned) == len(logs), f"point {at}: one log is there twice"
-        if not injector.struck:
-            break
-    assert at > 5
