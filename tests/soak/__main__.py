@@ -124,6 +124,13 @@ class Soak:
         self.figures.sizes.append((now, psutil.Process().memory_info().rss, sys.getallocatedblocks()))
 
 
+def warming(minutes: float) -> int:
+    """How often all kinds of rounds come before it counts: once, so that all is compiled; and before a long soak for
+    some two minutes, until the allocators have as many gaps as they will have. (Until then memory grows by 2 or 3 %,
+    though there are no more objects than at first.)"""
+    return 1 + int(min(minutes / 2.5, 4))
+
+
 def give_back() -> None:
     """Have the C library return to the system what it keeps for later. That varies by a tenth from round to round,
     with what was freed in which order, and says nothing about what is in use."""
@@ -165,7 +172,7 @@ def main(arguments: list[str]) -> int:
     soak = Soak(seed)
     figures = soak.figures
     length = min(ROUND, given.minutes * 5)
-    for _ in range(FAULTY_EVERY * RECORDED_EVERY):  # all kinds: all is compiled, and memory is what it will be
+    for _ in range(FAULTY_EVERY * RECORDED_EVERY * warming(given.minutes)):
         soak.round(length)
     soak.figures = figures = Figures(wrong=figures.wrong)
     soak.alarm.struck = 0
