@@ -62,6 +62,17 @@ class Floor:
         self.torn = np.zeros(1, np.int64)
         self.wrong: list[str] = []
         self._last_tag = 0
+        #: What the rows of a call are given: made once, for what is as large leaves gaps in memory when it is freed.
+        self.columns = [np.arange(ROWS) % ELEMENTS, np.zeros(ROWS, np.int64), np.arange(ROWS) % 5]
+
+    def draw(self, chance: np.random.Generator) -> list[np.ndarray]:
+        """Sources, targets and amounts, all anew."""
+        source, target, amount = self.columns
+        chance.shuffle(source)
+        chance.shuffle(amount)
+        np.add(source, chance.integers(1, ELEMENTS), out=target)
+        np.remainder(target, ELEMENTS, out=target)
+        return self.columns
 
     def close(self) -> None:
         """Nobody is at work: the books."""
@@ -123,9 +134,7 @@ class Mill:
     def run(self) -> None:
         try:
             floor, chance = self.floor, self.chance
-            source = chance.integers(0, ELEMENTS, ROWS)
-            target = (source + chance.integers(1, ELEMENTS, ROWS)) % ELEMENTS
-            amount = chance.integers(0, 5, ROWS)
+            source, target, amount = floor.draw(chance)
             zeros, ones = np.zeros(2_000, np.int64), np.ones(2_000, np.int64)
             number = 0
             while not self.stop.wait(PAUSE):
