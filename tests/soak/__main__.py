@@ -25,7 +25,7 @@ ROUND = 1.5  # seconds
 RECORDED_EVERY = 3
 FAULTY_EVERY = 4
 #: Attempts of one thread in a history: what comes then is not recorded.
-LIMIT = 15_000
+LIMIT = 4_000
 HANDS = 2
 #: Seconds between two signals; and what amounts to none.
 ALARM = 0.003
