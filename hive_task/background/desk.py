@@ -165,8 +165,8 @@ class Desk:
         self._ends.append(end)
         if seconds > SHORT and self._tray:
             self.settle()
-        elif not self._late.get():
-            self._late.set(True)
+        else:
+            self._look_later()
 
     def _look_later(self) -> None:
         if not self._late.get():

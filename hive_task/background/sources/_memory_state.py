@@ -125,11 +125,6 @@ def essence(value: State | Packed | Fresh) -> tuple[str, str, str, int]:
     return (QUEUED, value[3], value[0], value[4]) if len(value) == 6 else value[:4]
 
 
-def state_and_queue(value: State | Packed | Fresh) -> tuple[str, str]:
-    state, queue, _, _ = essence(value)
-    return state, queue
-
-
 def begun(fresh: Fresh, worker: str, now: float, expires: float | None) -> State:
     """The state of one that is taken."""
     name, data, id, queue, order, created = fresh

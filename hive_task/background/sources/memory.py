@@ -57,7 +57,6 @@ from hive_task.background.sources._memory_state import (
     look,
     owned,
     record_of,
-    state_and_queue,
     state_of,
 )
 from hive_task.background.sources.base import DataSource
@@ -258,7 +257,7 @@ class MemoryQueue(DataSource):
 
     def count_tasks(self) -> Mapping[str, Mapping[str, int]]:
         counts: dict[str, dict[str, int]] = {}
-        kinds: list[Any] = [value[:2] if len(value) == 14 else state_and_queue(value) for value in self._all()]
+        kinds: list[Any] = [value[:2] if len(value) == 14 else essence(value)[:2] for value in self._all()]
         for (state, queue), many in Counter(kinds).items():
             counts.setdefault(queue, {})[state] = many
         return counts
