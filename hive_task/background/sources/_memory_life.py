@@ -70,9 +70,7 @@ class Life(Way):
         """Put in a task that may run at once."""
         id = task.id
         if self.known(id) is None:
-            now = self._clock.time()
-            more = BARE if is_bare(task) else NOTHING_MORE
-            job: Job = TVar(State(task, QUEUED, next(self.orders), now, now, more=more))
+            job = self._queued(task, self._clock.time())
             self.jobs.put({id: job})
             self.line.append(job, task.queue, task.priority)
         return id
@@ -91,7 +89,7 @@ class Life(Way):
 
     def put_many(self, tasks: Sequence[Task]) -> list[str]:
         """Put in several tasks, in this order."""
-        now, orders = self._clock.time(), self.orders
+        now = self._clock.time()
         ids: list[str] = []
         batch: dict[str, Job] = {}  # of the most common kind, which are put in together
         for task in tasks:
@@ -102,11 +100,14 @@ class Life(Way):
                 continue
             id = task.id
             if id not in batch and self.known(id) is None:
-                more = BARE if is_bare(task) else NOTHING_MORE
-                batch[id] = TVar(State(task, QUEUED, next(orders), now, now, more=more))
+                batch[id] = self._queued(task, now)
             ids.append(id)
         self._put_batch(batch)
         return ids
+
+    def _queued(self, task: Task, now: float) -> Job:
+        more = BARE if is_bare(task) else NOTHING_MORE
+        return TVar(State(task, QUEUED, next(self.orders), now, now, more=more))
 
     def _put_batch(self, batch: dict[str, Job]) -> None:
         if batch:
