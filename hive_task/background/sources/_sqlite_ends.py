@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hive_task.background.sources._sqlite_codec import pack, pack_failure
+from hive_task.background.sources._sqlite_ids import SEQ, where
 from hive_task.background.sources._sqlite_rules import Step
 from hive_task.background.tasks import CANCELLED, DEAD, DONE, QUEUED, SCHEDULED, End
 
-_OWNED = " WHERE id = ? AND state = 'running' AND worker = ? AND epoch = ?"
+_OWNED = f" WHERE seq = {SEQ} AND state = 'running' AND worker = ? AND epoch = ?"
 _SETTLE = (
     "UPDATE tasks SET state = ?, ended = ?, result = ?, failure = coalesce(?, failure), expires = NULL"
     + _OWNED
@@ -43,7 +44,7 @@ def _settle(step: Step, one: Ready) -> bool:
     task, claim = end.task, end.task.claim
     if claim is None:
         return False
-    owned = (task.id, claim.worker, claim.epoch)
+    owned = (*where(task.id), claim.worker, claim.epoch)
     if end.outcome in (DONE, DEAD, CANCELLED):
         return _end(step, one, end.outcome, owned)
     rows = step.execute(_FIND, owned).fetchall()
@@ -62,7 +63,7 @@ def _settle(step: Step, one: Ready) -> bool:
     return True
 
 
-def _end(step: Step, one: Ready, state: str, owned: tuple[str, str, int]) -> bool:
+def _end(step: Step, one: Ready, state: str, owned: tuple[Any, ...]) -> bool:
     rows = step.execute(_SETTLE, (state, step.now, one.result, one.failure, *owned)).fetchall()
     if not rows:
         return False

@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from hive_task.background.sources._sqlite_joint import LOOKING, MOST, Joint, Turns
 from hive_task.background.sources._sqlite_log import Room
-from hive_task.background.sources._sqlite_schema import APPLICATION_ID, SCHEMA, VERSION
+from hive_task.background.sources._sqlite_schema import APPLICATION_ID, SCHEMA, UPGRADES, VERSION
 from hive_task.errors import SourceError, UnserializableData
 
 #: Connections for reading that are kept, once opened.
@@ -333,8 +333,9 @@ class File:
                     raise
             time.sleep(0.001 + 0.004 * random.random())
 
-    def _check(self, connection: sqlite3.Connection) -> bool:
-        """Is it made already? It must be ours, and of a shape that we know, before anything in it is touched."""
+    def _check(self, connection: sqlite3.Connection) -> int:
+        """Which shape has it; 0 if it is yet to be made? It must be ours, and of a shape that we know, before anything
+        in it is touched."""
         alone = not connection.in_transaction
         if alone:  # the three are to be of one moment: another one may be about to make it
             connection.execute("BEGIN")
@@ -344,32 +345,35 @@ class File:
         if alone:
             connection.execute("COMMIT")
         if owner == 0 and version == 0 and tables == 0:
-            return False
+            return 0
         if owner != APPLICATION_ID:
             raise SourceError(f"{self.path} is a database of some other program; name another file")
-        if version != VERSION:
+        if version != VERSION and version not in UPGRADES:
             raise SourceError(
                 f"{self.path} was made by a newer version of hive-task (its shape is {version}, this one knows"
                 f" {VERSION}); install that version here, or name another file"
             )
-        return True
+        shape: int = version
+        return shape
 
     def _create(self, connection: sqlite3.Connection) -> None:
         (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise SourceError(f"{self.path}: no write-ahead log can be kept there (a file system of the network?)")
-        if self._check(connection):
+        if self._check(connection) == VERSION:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("UPDATE epochs SET last = last")  # may we write at all?
             connection.execute("ROLLBACK")
             return
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
         connection.execute("BEGIN IMMEDIATE")
-        if not self._check(connection):
-            for statement in SCHEMA:
+        shape = self._check(connection)  # (another one may have been here meanwhile)
+        while shape < VERSION:
+            for statement in UPGRADES[shape] if shape else SCHEMA:
                 connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {VERSION}")
+            shape = shape + 1 if shape else VERSION
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")
 
 

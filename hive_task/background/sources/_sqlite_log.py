@@ -37,7 +37,7 @@ class Room:
     def look(self) -> None:
         """Called in a transaction that has the lock for writing: make the log longer if it is time."""
         self._steps += 1
-        if self._steps < OFTEN or self._made >= LONGEST:
+        if self._steps % OFTEN or self._made >= LONGEST:
             return
         try:
             if self._file < 0:

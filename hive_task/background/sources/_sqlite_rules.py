@@ -15,6 +15,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from hive_task.background.sources._sqlite_codec import pack_failure, row_of
+from hive_task.background.sources._sqlite_ids import SEQ, seq_of, where
 from hive_task.background.sources._sqlite_rates import reserve
 from hive_task.background.sources._sqlite_schema import (
     CHILD,
@@ -81,7 +82,7 @@ class Step:
         return ids
 
     def _known(self, task: Task) -> str | None:
-        if self.execute("SELECT 1 FROM tasks WHERE id = ?", (task.id,)).fetchone():
+        if seq_of(self.connection, task.id) is not None:
             return task.id
         return None if task.unique is None else self.holder(task.unique)
 
@@ -101,7 +102,7 @@ class Step:
         pending = 0
         fallen: Failure | None = None
         for id in after:
-            row = self.execute("SELECT seq, state FROM tasks WHERE id = ?", (id,)).fetchone()
+            row = self.execute(f"SELECT seq, state FROM tasks WHERE seq = {SEQ}", where(id)).fetchone()
             if row is None:
                 if not again:
                     raise ValueError(f"task {name!r} is to run after {id!r}, but no task has that id")
@@ -220,9 +221,7 @@ class Step:
             self.execute("DELETE FROM keys WHERE key = ? AND id = ? AND until IS NULL", (said["unique"], id))
         if special & CHILD:
             for parent in said["after"]:
-                self.execute(
-                    "DELETE FROM links WHERE child = ? AND parent = (SELECT seq FROM tasks WHERE id = ?)", (seq, parent)
-                )
+                self.execute(f"DELETE FROM links WHERE child = ? AND parent = {SEQ}", (seq, *where(parent)))
         if special & PARENT:
             self._tell_children(seq, id, state)
 

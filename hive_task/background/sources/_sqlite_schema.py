@@ -11,7 +11,7 @@ of a million costs nothing to those that are scheduled, and a million that have 
 - `ended`: by state, to be counted and forgotten.
 
 A row of `links` says that a child waits for a parent; it goes when one of the two ends. `special` has the bits below:
-what has none of them needs no second look when it ends.
+what has none of them needs no second look when it ends. `given`: its id is in the index `ids`, see `_sqlite_ids`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Final
 
 #: "Hive" in ASCII: how the file says whose it is (PRAGMA application_id), and which shape it has (user_version).
 APPLICATION_ID: Final = 0x48697665
-VERSION: Final = 1
+VERSION: Final = 2
 
 UNIQUE: Final = 1
 RATED: Final = 2
@@ -56,10 +56,11 @@ SCHEMA: Final = (
         ended REAL,
         result TEXT,
         failure TEXT,
-        progress TEXT
+        progress TEXT,
+        given INTEGER NOT NULL DEFAULT 1
     )
     """,
-    "CREATE UNIQUE INDEX ids ON tasks (id)",
+    "CREATE UNIQUE INDEX ids ON tasks (id) WHERE given",
     "CREATE INDEX ready ON tasks (queue, priority DESC, seq) WHERE state = 'queued'",
     "CREATE INDEX scheduled ON tasks (due, queue) WHERE state = 'scheduled'",
     "CREATE INDEX waiting ON tasks (pending, limit_key, queue, priority DESC, seq) WHERE state = 'waiting'",
@@ -87,11 +88,25 @@ SCHEMA: Final = (
     "INSERT INTO epochs VALUES (0)",
 )
 
+#: What makes a file of a former shape one of the next.
+UPGRADES: Final = {
+    1: (
+        "ALTER TABLE tasks ADD COLUMN given INTEGER NOT NULL DEFAULT 1",
+        "DROP INDEX ids",
+        "CREATE UNIQUE INDEX ids ON tasks (id) WHERE given",
+    ),
+}
+
 INSERT: Final = (
     "INSERT INTO tasks (id, state, queue, name, priority, data, due, asked, options, created,"
     " special, limit_key, limit_most, pending) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-INSERT_NEW: Final = INSERT + " ON CONFLICT (id) DO NOTHING"
+INSERT_NEW: Final = INSERT + " ON CONFLICT (id) WHERE given DO NOTHING"
+INSERT_CALL: Final = (
+    "INSERT INTO tasks (seq, id, state, queue, name, priority, data, due, created, given)"
+    " VALUES (?, ?, 'queued', ?, ?, 0, ?, ?, ?, 0)"
+)
+LAST: Final = "SELECT coalesce(max(seq), 0) FROM tasks"
 
 # The queues that have something to claim and are not paused: from one name in the index to the next, not row by row.
 READY_QUEUES: Final = """

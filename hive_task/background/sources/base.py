@@ -78,6 +78,12 @@ class DataSource:
     #: What times are taken from: `time()` and `monotonic()`.
     clock: Any = time
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """A source that is derived from another one, and puts tasks in in its own way, does so with calls, too."""
+        super().__init_subclass__(**kwargs)
+        if {"enqueue_task", "enqueue_tasks"} & vars(cls).keys() and "enqueue_call" not in vars(cls):
+            cls.enqueue_call = DataSource.enqueue_call  # type: ignore[method-assign] # by way of `enqueue_task`
+
     # What every source must do.
 
     def enqueue_task(self, task: Task, *, app: Application | None = None) -> str | None:

@@ -92,11 +92,6 @@ class MemoryQueue(DataSource):
     keeps_records = True
     transactional = True
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "enqueue_task" in vars(cls) and "enqueue_call" not in vars(cls):
-            cls.enqueue_call = DataSource.enqueue_call  # type: ignore[method-assign] # by way of its own
-
     def __init__(self, *, keep: int = 10_000, lease: float | None = None, clock: Clock = time) -> None:
         check_count("how many ended tasks are kept", keep)
         if lease is not None:

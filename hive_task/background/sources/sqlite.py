@@ -61,6 +61,7 @@ from hive_task.background.sources._sqlite_claimants import this_process
 from hive_task.background.sources._sqlite_codec import is_plain, pack, record_of, row_of, task_of
 from hive_task.background.sources._sqlite_ends import prepared, settle
 from hive_task.background.sources._sqlite_file import File
+from hive_task.background.sources._sqlite_ids import SEQ, id_at, seq_in, seq_of, where
 from hive_task.background.sources._sqlite_rules import Step, check_order
 from hive_task.background.sources.base import DataSource
 from hive_task.background.tasks import (
@@ -164,10 +165,23 @@ class SQLiteQueue(DataSource):
         with self._step("enqueue") as step:
             if not plain:
                 return step.put(tasks, rows)
+            ((last,),) = step.execute(sql.LAST).fetchall()
+            if any(0 < seq_in(row[0]) <= last for row in rows):
+                rows = [row for row in rows if seq_of(step.connection, row[0]) is None]
             step.connection.executemany(sql.INSERT_NEW, rows)
             step.told = any(row[1] == QUEUED for row in rows)
             step.scheduled = any(row[1] == SCHEDULED for row in rows)
         return [task.id for task in tasks]
+
+    def enqueue_call(self, name: str, data: Any, queue: str, *, app: Application | None = None) -> str:
+        text = pack(data, "data", name)
+        now = self.clock.time()
+        with self._step("enqueue") as step:
+            ((last,),) = step.execute(sql.LAST).fetchall()
+            id = id_at(last + 1)
+            step.execute(sql.INSERT_CALL, (last + 1, id, queue, name, text, now, now))
+            step.told = True
+        return id
 
     # Taking and settling.
 
@@ -239,9 +253,9 @@ class SQLiteQueue(DataSource):
                 rows = (
                     claim
                     and step.execute(
-                        "UPDATE tasks SET expires = ? WHERE id = ? AND state = 'running' AND worker = ? AND epoch = ?"
-                        " RETURNING cancel_requested",
-                        (expires, task.id, claim.worker, claim.epoch),
+                        f"UPDATE tasks SET expires = ? WHERE seq = {SEQ} AND state = 'running' AND worker = ?"
+                        " AND epoch = ? RETURNING cancel_requested",
+                        (expires, *where(task.id), claim.worker, claim.epoch),
                     ).fetchall()
                 )
                 if not rows or rows[0][0]:
@@ -255,8 +269,8 @@ class SQLiteQueue(DataSource):
             return False
         with self._step("progress") as step:
             changed = step.execute(
-                "UPDATE tasks SET progress = ? WHERE id = ? AND state = 'running' AND worker = ? AND epoch = ?",
-                (text, task.id, claim.worker, claim.epoch),
+                f"UPDATE tasks SET progress = ? WHERE seq = {SEQ} AND state = 'running' AND worker = ? AND epoch = ?",
+                (text, *where(task.id), claim.worker, claim.epoch),
             ).rowcount
         return changed == 1
 
@@ -325,7 +339,7 @@ class SQLiteQueue(DataSource):
 
     def find_task(self, id: str) -> Record | None:
         with self._file.reading() as connection:
-            row = connection.execute(f"{sql.RECORD} WHERE id = ?", (id,)).fetchone()
+            row = connection.execute(f"{sql.RECORD} WHERE seq = {SEQ}", where(id)).fetchone()
         return None if row is None else record_of(row)
 
     def list_tasks(
@@ -357,7 +371,7 @@ class SQLiteQueue(DataSource):
 
     def _has_ended(self, id: str) -> bool:
         with self._file.reading() as connection:
-            row = connection.execute("SELECT ended IS NOT NULL FROM tasks WHERE id = ?", (id,)).fetchone()
+            row = connection.execute(f"SELECT ended IS NOT NULL FROM tasks WHERE seq = {SEQ}", where(id)).fetchone()
         return row is None or bool(row[0])
 
     def cancel_task(self, id: str) -> bool:
@@ -369,7 +383,7 @@ class SQLiteQueue(DataSource):
             return [self._cancel(step, id) for id in ids]
 
     def _cancel(self, step: Step, id: str) -> bool:
-        row = step.execute("SELECT seq, state FROM tasks WHERE id = ?", (id,)).fetchone()
+        row = step.execute(f"SELECT seq, state FROM tasks WHERE seq = {SEQ}", where(id)).fetchone()
         if row is None or row[1] in ENDED:
             return False
         if row[1] == RUNNING:
@@ -387,10 +401,10 @@ class SQLiteQueue(DataSource):
             return [self._again(step, id) for id in ids]
 
     def _again(self, step: Step, id: str) -> bool:
-        row = step.execute("SELECT seq, state FROM tasks WHERE id = ?", (id,)).fetchone()
+        row = step.execute(f"SELECT seq, state FROM tasks WHERE seq = {SEQ}", where(id)).fetchone()
         if row is None or row[1] not in (DEAD, CANCELLED):
             return False
-        return step.again(row[0], task_of(step.execute(f"{sql.RECORD} WHERE id = ?", (id,)).fetchone()))
+        return step.again(row[0], task_of(step.execute(f"{sql.RECORD} WHERE seq = ?", (row[0],)).fetchone()))
 
     def pause_queue(self, queue: str) -> None:
         with self._step("pause") as step:

@@ -28,13 +28,17 @@ class TestMemoryQueueWithoutLeases(SourceConformance):
         return MemoryQueue(clock=clock)
 
 
-class TestMemoryQueueByCalls(TestMemoryQueue):
-    """Tasks that have nothing but a name and data get their jobs when they are needed."""
+class ByCalls:
+    """Tasks that have nothing but a name and data are put in as calls, whose ids the source makes."""
 
     def put(self, name="work", /, **options):
         if options.keys() - {"data"}:
             return super().put(name, **options)
         return self.source.enqueue_call(name, options.get("data"), DEFAULT_QUEUE)
+
+
+class TestMemoryQueueByCalls(ByCalls, TestMemoryQueue):
+    """They get their jobs when they are needed."""
 
 
 @pytest.mark.skipif(not HAS_SQLITE, reason="there is no such source")
@@ -57,6 +61,10 @@ class TestSQLiteQueue(SourceConformance):
 class TestSQLiteQueueOpenedTwice(TestSQLiteQueue):
     def make_other(self, source, clock):
         return self.make_source(clock)
+
+
+class TestSQLiteQueueByCalls(ByCalls, TestSQLiteQueueOpenedTwice):
+    """They are not in the index of ids."""
 
 
 class Shelf(DataSource):

@@ -81,7 +81,7 @@ def test_a_newer_shape_is_refused(path):
     other = sqlite3.connect(path)
     other.execute("PRAGMA user_version = 99")
     other.close()
-    with pytest.raises(SourceError, match=r"newer version of hive-task \(its shape is 99, this one knows 1\)"):
+    with pytest.raises(SourceError, match=r"newer version of hive-task \(its shape is 99, this one knows 2\)"):
         SQLiteQueue(path)
 
 

@@ -352,6 +352,7 @@ def test_no_step_looks_at_the_whole_table(queue, clock, monkeypatch):
     put(queue, "a", "b", limit=("key", 1), rate=("key", 5, 1), unique=None)
     put(queue, "c", after=("a",), unique="key", unique_for=10)
     put(queue, "d", due=clock.wall + 10)
+    queue.enqueue_call("e", None, "default")
     task = queue.dequeue_task()
     queue.renew_leases([task])
     queue.settle_and_dequeue([End(task, DONE)], 5)

@@ -55,10 +55,17 @@ def test_a_wait_ends_with_its_time(queue):
 
 
 @pytest.mark.usefixtures("no_looking")
-def test_every_waiting_thread_is_woken_by_another_one(queue, path):
+@pytest.mark.parametrize("called", [False, True])
+def test_every_waiting_thread_is_woken_by_another_one(queue, path, monkeypatch, called):
+    looks, look = [], queue._has_work
+    monkeypatch.setattr(queue, "_has_work", lambda: looks.append(found := look()) or found)
     waiting = [Background(queue.wait_for_work, 1000.0) for _ in range(3)]
-    until(lambda: fifos(path, "work"))
-    queue.enqueue_task(Task("t"))
+    until(lambda: len(looks) >= 3)  # so that each of them has looked in vain
+    assert not any(looks)
+    if called:
+        queue.enqueue_call("t", None, "default")
+    else:
+        queue.enqueue_task(Task("t"))
     for one in waiting:
         one.result(PATIENCE)
     assert fifos(path) == []
