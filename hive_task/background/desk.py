@@ -13,9 +13,10 @@ does so as he begins a task, so that somebody else leads meanwhile; but not if t
 another worker would cost more than to run them. Should such a task turn out a long one, he is deposed after `LATE`
 seconds by a worker who does nothing else, and who also settles what has gathered by then.
 
-If tasks come in one by one, without a pause, the leader takes a nap now and then, so that several can be taken at once:
-a durable source takes longer to make a step durable than ten such tasks take, and lets nobody put in any meanwhile. So
-the nap lasts as long as `NAPS` of the last steps, and at least `NAP`, at most `LONGEST_NAP` seconds.
+If tasks come in one by one, without a pause, the leader takes a nap before each step, so that several can be taken at
+once: a durable source takes longer to make a step durable than ten such tasks take, and lets nobody put in any
+meanwhile. So the nap lasts as long as `NAPS` of the last steps, and at least `NAP`, at most `LONGEST_NAP` seconds. He
+goes on like that until there are many at once, or none, or until he has waited for one longer than a step takes.
 
 The tray and the gathered ends are plain deques, whose ends are atomic: nobody waits for them, and nothing else is to
 happen together with what is done to them. (As transactional queues they made up a tenth of what a task costs.)
@@ -49,12 +50,11 @@ MOST = 250
 #: Tasks that take less are short, or even tiny.
 SHORT = 0.002
 TINY = 0.0001
-#: For how long the leader leaves the data source alone, if it has given him fewer than `FEW` tasks some times running,
-#: and never none.
+#: For how long the leader leaves the data source alone, if it has given him fewer than `FEW` tasks some times running.
 NAPS = 10
 NAP = 0.002
 LONGEST_NAP = 0.01
-FEW = 64
+FEW = 200
 RUNNING_ON = 3
 #: Seconds for which ends may gather, and tasks may lie on the tray.
 LATE = 0.02
@@ -82,8 +82,9 @@ class Desk:
         self._led_since: float | None = None
         #: Seconds that the last tasks took, smoothed; infinite at first, for nothing is known.
         self._pace = inf
-        #: How often running few tasks were there.
+        #: How often running few tasks were there; and is the leader taking a nap?
         self._trickle = 0
+        self._naps = False
         #: Seconds that the last taking took.
         self._step = 0.0
         self._failures = 0
@@ -108,7 +109,7 @@ class Desk:
             try:
                 if (task := self._claim()) is not None:
                     return self._begin(task, leads)
-                self._source.wait_for_work(None, app=app)
+                self._await_work()
             except Exception:
                 self._resign()
                 leads = False
@@ -118,6 +119,13 @@ class Desk:
     def leave(self) -> None:
         """The calling worker asks for no more tasks, for whatever reason."""
         self._resign()
+
+    def _await_work(self) -> None:
+        """As the leader."""
+        began = time.perf_counter()
+        self._source.wait_for_work(None, app=self._app)
+        if time.perf_counter() - began > self._step:
+            self._trickle = 0  # they don't come one after the other
 
     def _await_call(self) -> None:
         check(self._leader.get() is None or not self._app.is_running())
@@ -140,14 +148,21 @@ class Desk:
     def _claim(self) -> Task | None:
         """As the leader: the next task; others, if there are, are laid on the tray."""
         share = self.share()
-        if self._trickle > RUNNING_ON and share > 1:
-            time.sleep(min(LONGEST_NAP, max(NAP, NAPS * self._step)))
+        napping = self._trickle > RUNNING_ON and share > 1
+        if napping:
+            self._naps = True
+            try:
+                time.sleep(min(LONGEST_NAP, max(NAP, NAPS * self._step)))
+            finally:
+                self._naps = False
         began = time.perf_counter()
         tasks = self._exchange(share)
         self._step = time.perf_counter() - began
-        self._trickle = self._trickle + 1 if 0 < len(tasks) < FEW else 0
         if not tasks:
+            if napping:
+                self._trickle = 0
             return None
+        self._trickle = self._trickle + 1 if len(tasks) < FEW else 0
         if len(tasks) > 1:
             self._laid = self._source.clock.monotonic()
             self._tray.extend(tasks[1:])
@@ -239,7 +254,10 @@ class Desk:
                 return
             self._give_up_lying(self._source.clock.monotonic())
             if self._ends:
-                self.settle()
+                if self._naps:
+                    self._look_later()  # the leader is about to
+                else:
+                    self.settle()
             since = self._led_since
             if since is not None:
                 if self._source.clock.monotonic() - since > LATE:

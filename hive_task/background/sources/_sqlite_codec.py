@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hive_task.background.sources._sqlite_schema import CHILD, DESPITE, RATED, UNIQUE
-from hive_task.background.tasks import QUEUED, SCHEDULED, WAITING, Claim, Failure, Record, Task
+from hive_task.background.tasks import QUEUED, SCHEDULED, WAITING, Claim, Failure, Record, Task, bare_task
 from hive_task.errors import UnserializableData
 
 _encode = json.JSONEncoder(allow_nan=False).encode
@@ -131,6 +131,8 @@ def row_of(task: Task, now: float) -> tuple[Any, ...]:
 
 def task_of(row: Sequence[Any], claim: Claim | None = None) -> Task:
     """Of (id, queue, name, priority, data, due, asked, options, ...)."""
+    if row[7] is None and row[6] is None and not row[3]:
+        return bare_task(row[2], unpack(row[4]), row[0], row[1], claim)
     options = json.loads(row[7]) if row[7] else {}
     return Task(row[2], unpack(row[4]), id=row[0], queue=row[1], priority=row[3], due=row[6], claim=claim, **options)
 
