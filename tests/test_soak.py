@@ -1,12 +1,15 @@
 """The soak itself: a short one finds nothing, and what is wrong it finds."""
 
+import os
 import re
+import sys
 
 import numpy as np
 import pytest
 
 import tests.soak.__main__ as soak
 from stm.testing import History
+from tests.soak import memory
 from tests.soak.elements import Floor
 from tests.soak.trouble import Alarm, Struck
 from tests.soak.variables import KEYS, UNITS, Bank
@@ -110,3 +113,28 @@ def test_growth_is_told_from_the_first_minute_to_the_last():
     assert soak.growth(figures, 600.0, 2) == (1_030, 1_570)
     printed = soak.line(figures, 600.0, 1)
     assert "memory 203 MB, then 257 (+26.6%), 1,030 blocks of it objects', then 1,570 (+52.4%); 0 violations" in printed
+
+
+def test_what_is_in_use_is_told_in_bytes_where_python_counts_no_blocks(monkeypatch):
+    monkeypatch.setattr(memory, "is_counted", lambda: False)
+    figures = soak.Figures(sizes=[(0.0, 200_000_000, 50_000_000), (90.0, 202_000_000, 51_000_000)], rounds=2)
+    assert "memory 200 MB, then 202 (+1.0%), 50.0 MB of it in use, then 51.0 (+2.0%); 0" in soak.line(figures, 90.0, 1)
+
+
+@pytest.mark.skipif(not hasattr(memory._libc, "mallinfo2"), reason="the GNU library alone tells what is in use")
+def test_bytes_in_use_are_those_that_were_asked_for_and_not_given_back():
+    before = memory._bytes_in_use()
+    block = bytearray(50_000_000)
+    assert 50_000_000 <= memory._bytes_in_use() - before < 51_000_000
+    del block
+    assert memory._bytes_in_use() - before < 1_000_000
+
+
+def test_a_soak_begins_anew_under_another_allocator_once(monkeypatch):
+    begun = []
+    monkeypatch.setattr(os, "execv", lambda program, arguments: begun.append((program, arguments)))
+    monkeypatch.setattr(os, "environ", {})
+    for _ in range(2):
+        memory.plainly(["--minutes", "1"])
+    again = [(sys.executable, [sys.executable, "-m", "tests.soak", "--minutes", "1"])]
+    assert begun == (again if memory.has_gil() else [])

@@ -12,4 +12,5 @@ looked at: what is moved to and fro must be there still (*conservation*), and wh
 - `variables`: the transactions over `TVar`s, collections and synchronisers, and what must always be true of them.
 - `elements`: compiled rows, and transactions that move things from one tier to the other.
 - `trouble`: signals, and injected faults.
+- `memory`: what of it the process has.
 """

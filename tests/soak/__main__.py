@@ -2,8 +2,6 @@
 
 import argparse
 import contextlib
-import ctypes
-import gc
 import platform
 import random
 import statistics
@@ -13,9 +11,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
-import psutil
-
 from stm.testing import History, NotOpaque
+from tests.soak import memory
 from tests.soak.elements import Floor, Mill
 from tests.soak.trouble import Alarm, Victim
 from tests.soak.variables import Bank, Hand
@@ -44,7 +41,7 @@ class Figures:
     faults: int = 0
     rounds: int = 0
     wrong: list[str] = field(default_factory=list)
-    #: Seconds since the beginning, bytes of memory, and blocks in it that objects have.
+    #: Seconds since the beginning, bytes of memory, and what is in use of it (see `memory.measure`).
     sizes: list[tuple[float, int, int]] = field(default_factory=list)
 
 
@@ -118,10 +115,7 @@ class Soak:
         return self.chance.randrange(1 << 30)
 
     def measure(self, since: float) -> None:
-        gc.collect()
-        give_back()
-        now = time.monotonic() - since
-        self.figures.sizes.append((now, psutil.Process().memory_info().rss, sys.getallocatedblocks()))
+        self.figures.sizes.append((time.monotonic() - since, *memory.measure()))
 
 
 def warming(minutes: float) -> int:
@@ -131,16 +125,9 @@ def warming(minutes: float) -> int:
     return 1 + int(min(minutes / 2.5, 4))
 
 
-def give_back() -> None:
-    """Have the C library return to the system what it keeps for later. That varies by a tenth from round to round,
-    with what was freed in which order, and says nothing about what is in use."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # (only the GNU library has it)
-    if trim is not None:
-        trim(0)
-
-
 def growth(figures: Figures, seconds: float, column: int) -> tuple[float, float]:
-    """Bytes (column 1) or blocks (2), on the median, in the first minute and in the last (or first and last third)."""
+    """Bytes (column 1) or what is in use of them (2), on the median, in the first minute and in the last (or first and
+    last third)."""
     span = min(60.0, seconds / 3)
     first = [size[column] for size in figures.sizes if size[0] <= span] or [0]
     last = [size[column] for size in figures.sizes if size[0] >= seconds - span] or [0]
@@ -148,15 +135,19 @@ def growth(figures: Figures, seconds: float, column: int) -> tuple[float, float]
 
 
 def line(figures: Figures, seconds: float, seed: int) -> str:
-    gil = "with" if getattr(sys, "_is_gil_enabled", lambda: True)() else "without"
+    gil = "with" if memory.has_gil() else "without"
     first, last = growth(figures, seconds, 1)
     before, after = growth(figures, seconds, 2)
+    if memory.is_counted():
+        in_use = f"{before:,.0f} blocks of it objects', then {after:,.0f}"
+    else:
+        in_use = f"{before / 1e6:.1f} MB of it in use, then {after / 1e6:.1f}"
     return (
         f"{seconds / 60:.1f} min on {platform.python_implementation()} {platform.python_version()} {gil} the GIL, "
         f"seed {seed}: {figures.transactions:,} transactions over variables and {figures.rows:,} rows over elements, "
         f"conserved after each of {figures.rounds:,} rounds; {figures.recorded:,} attempts and {figures.told:,} rows "
         f"in histories; {figures.signals:,} signals and {figures.faults:,} faults; memory {first / 1e6:.0f} MB, then "
-        f"{last / 1e6:.0f} ({last / max(first, 1) - 1:+.1%}), {before:,.0f} blocks of it objects', then {after:,.0f} "
+        f"{last / 1e6:.0f} ({last / max(first, 1) - 1:+.1%}), {in_use} "
         f"({after / max(before, 1) - 1:+.1%}); {len(figures.wrong)} violations"
     )
 
@@ -191,4 +182,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    memory.plainly(sys.argv[1:])
     sys.exit(main(sys.argv[1:]))

@@ -3,8 +3,11 @@
 To make bytes durable that lie within a file takes the disk less than to make the file longer: for that the file system
 has to make its own books durable as well. SQLite's log grows with each commit until it has been copied into the file
 for the first time, and is written over from then on. So a file that is written to often gets its log's space at once, a
-`CHUNK` of zeros at a time. (Putting in tasks one by one, with `synchronous=FULL`: 30 % less time each.) Databases with
-a log of their own kind do the same.
+`CHUNK` of zeros at a time. (Putting in tasks one by one, with `synchronous=FULL`: 40 % less time each,
+until the log has been copied.) Databases with a log of their own kind do the same.
+
+The log's length is looked at seldom: who asks for it makes the next write more expensive. Linux then takes down the
+time of that write exactly, and where the file system has no journal, `fdatasync` writes the inode as well.
 
 Why it is safe. Who makes it longer has the file's lock for writing, so nobody else writes to the log meanwhile, and
 what is written lies behind all that SQLite has written. A reader of the log, a recovering one too, stops at the first
@@ -17,7 +20,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
-#: Steps of this process after which it is one that writes often.
+#: Steps of this process after which it is one that writes often, and between two looks.
 OFTEN: Final = 16
 #: Bytes that are added at once; and how long the log may become by that, which is what it has when it is copied.
 CHUNK: Final = 1 << 20

@@ -39,6 +39,14 @@ def test_who_puts_in_often_gets_room_once(source):
     assert log_of(source) == size
 
 
+def test_the_length_of_the_log_is_asked_for_seldom(source, monkeypatch):
+    """Who asks for it makes the next write more expensive."""
+    asked, fstat = [], os.fstat
+    monkeypatch.setattr(os, "fstat", lambda file: asked.append(file) or fstat(file))
+    put(source, 10 * OFTEN)
+    assert len(asked) == 10
+
+
 def test_more_room_is_made_when_it_is_full_up_to_a_limit(source, monkeypatch):
     monkeypatch.setattr(_sqlite_log, "CHUNK", 64 << 10)
     monkeypatch.setattr(_sqlite_log, "LONGEST", 256 << 10)
