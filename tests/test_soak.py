@@ -121,7 +121,9 @@ def test_what_is_in_use_is_told_in_bytes_where_python_counts_no_blocks(monkeypat
     assert "memory 200 MB, then 202 (+1.0%), 50.0 MB of it in use, then 51.0 (+2.0%); 0" in soak.line(figures, 90.0, 1)
 
 
-@pytest.mark.skipif(not hasattr(memory._libc, "mallinfo2"), reason="the GNU library alone tells what is in use")
+@pytest.mark.skipif(
+    not memory.has_gil() or not hasattr(memory._libc, "mallinfo2"), reason="the GNU library alone tells what is in use"
+)
 def test_bytes_in_use_are_those_that_were_asked_for_and_not_given_back():
     before = memory._bytes_in_use()
     block = bytearray(50_000_000)
