@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -60,11 +61,14 @@ class Storm:
 
     def put(self, count):
         made = [Task(self.random.choice(NAMES), len(self.ids) + n) for n in range(count)]
-        self.ids.update((task.data, task) for task in made)
-        if count == 1:
-            self.source.enqueue_task(made[0])
-        else:
+        if count > 1:
             self.source.enqueue_tasks(made)
+        elif self.random.random() < 0.5:
+            self.source.enqueue_task(made[0])
+        else:  # its id is made by the queue
+            (task,) = made
+            made = [replace(task, id=self.source.enqueue_call(task.name, task.data, task.queue))]
+        self.ids.update((task.data, task) for task in made)
 
     def unsettled(self):
         counts = Counter()

@@ -18,6 +18,8 @@ sys.argv.append({point!r})
 _sqlite_file._at = at
 # What another one left behind: it is queued again by `tend`.
 queue.tend()
+if {called}:
+    say("put", queue.enqueue_call("own", None, "default"))
 for id in queue.enqueue_tasks([Task("own", id=f"own{{i}}") for i in range(3)]):
     say("put", id)
 while tasks := queue.dequeue_tasks(2):
@@ -45,9 +47,9 @@ def abandoned(path):
         return heard(child)
 
 
-def run(path, point):
+def run(path, point, called):
     """What the worker said before it was killed."""
-    with process(path, WORKER.format(point=point)) as child:
+    with process(path, WORKER.format(point=point, called=called)) as child:
         said = []
         while line := heard(child):
             said.append(line.split())
@@ -56,12 +58,13 @@ def run(path, point):
     return said
 
 
+@pytest.mark.parametrize("called", [False, True])
 @pytest.mark.parametrize("point", POINTS)
-def test_a_worker_that_is_killed_loses_nothing_and_repeats_no_more_than_it_must(path, point):
+def test_a_worker_that_is_killed_loses_nothing_and_repeats_no_more_than_it_must(path, point, called):
     queue = SQLiteQueue(path)
     queue.enqueue_tasks([Task("t", id=f"t{i}") for i in range(4)])
     assert abandoned(path) == "t0"
-    said = run(path, point)
+    said = run(path, point, called)
     runs = {}
     for what, id, *_ in said:
         if what == "run":
