@@ -36,11 +36,6 @@ POINTS = [f"{what}:{when}" for what in ("tend", "enqueue", "claim", "renew", "pr
           for when in ("before", "after")]  # fmt: skip
 
 
-@pytest.fixture
-def path(tmp_path):
-    return str(tmp_path / "tasks.db")
-
-
 def abandoned(path):
     """A claimed task whose worker was killed."""
     with process(path, "queue = SQLiteQueue(path); say(queue.dequeue_task().id); hear()") as child:

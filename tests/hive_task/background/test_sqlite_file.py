@@ -15,11 +15,6 @@ from tests.support import together, until
 
 
 @pytest.fixture
-def path(tmp_path):
-    return str(tmp_path / "tasks.db")
-
-
-@pytest.fixture
 def queue(path):
     queue = SQLiteQueue(path, synchronous="OFF", busy_timeout=0.2)
     yield queue

@@ -11,18 +11,6 @@ from hive_task.background.tasks import DEAD, DONE, QUEUED, RUNNING, SCHEDULED, E
 from hive_task.errors import SourceError, UnserializableData
 
 
-@pytest.fixture
-def path(tmp_path):
-    return str(tmp_path / "tasks.db")
-
-
-@pytest.fixture
-def queue(path):
-    queue = SQLiteQueue(path, synchronous="OFF")
-    yield queue
-    queue.close()
-
-
 def call(queue, name="work", data=None):
     return queue.enqueue_call(name, data, "default")
 

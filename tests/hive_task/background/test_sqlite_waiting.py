@@ -18,18 +18,6 @@ PATIENCE = 30.0
 
 
 @pytest.fixture
-def path(tmp_path):
-    return str(tmp_path / "tasks.db")
-
-
-@pytest.fixture
-def queue(path):
-    queue = SQLiteQueue(path, synchronous="OFF")
-    yield queue
-    queue.close()
-
-
-@pytest.fixture
 def no_looking(monkeypatch):
     """Nobody looks for himself, so that only a ring can have woken him."""
     monkeypatch.setattr(module, "LOOK_AGAIN", 1000.0)
