@@ -20,10 +20,10 @@ that run, and the first in order of those that may run.
 
 Cost: about 20 µs for a look at an empty queue, 30 µs and more for a transaction, and what the disk takes to make it
 durable, 0.2 ms and more; so put in, take and settle many at once. A task that has nothing but a name, data and a queue,
-put in by `enqueue_call`, takes the disk less than others, for its id is in no index (`_sqlite_ids`). Threads that write at the same time share a
-transaction, and wait for the disk together. Claiming does not depend on how many tasks there are. Waiting costs
-nothing: see `_sqlite_bell`. `count_tasks` looks at an index of all tasks, `list_tasks` at the newest until it has found
-enough.
+put in by `enqueue_call`, takes the disk less than others, for its id is in no index (`_sqlite_ids`). Threads that write
+at the same time share a transaction, and wait for the disk together. Claiming does not depend on how many tasks there
+are. Waiting costs nothing: see `_sqlite_bell`. `count_tasks` looks at an index of all tasks, `list_tasks` at the newest
+until it has found enough.
 
 Errors: `SourceError` names the file and what can be done; its cause is SQLite's own error. Nothing has changed then.
 
