@@ -10,13 +10,16 @@ likewise, and are settled together: by whoever claims next; at once if the task 
 
 One worker at a time, the *leader*, deals with the data source, and waits there; the others wait for him to resign. He
 does so as he begins a task, so that somebody else leads meanwhile; but not if tasks are so short (`TINY`) that to wake
-another worker would cost more than to run them. Should such a task turn out a long one, he is deposed after `LATE`
+another worker would cost more than to run them. (Without the GIL he calls the others all the same when he lays tasks on
+the tray that will take longer than `WORTH` seconds together: they run some of them, and leave him the data source.)
+Should such a task turn out a long one, he is deposed after `LATE`
 seconds by a worker who does nothing else, and who also settles what has gathered by then.
 
 If tasks come in one by one, without a pause, the leader takes a nap before each step, so that several can be taken at
 once: a durable source takes longer to make a step durable than ten such tasks take, and lets nobody put in any
 meanwhile. So the nap lasts as long as `NAPS` of the last steps, and at least `NAP`, at most `LONGEST_NAP` seconds. He
-goes on like that until there are many at once, or none, or until he has waited for one longer than a step takes.
+goes on like that until there are many at once (`FEW`, or as many as he asks for), or none, or until he has waited for
+one longer than a step takes.
 
 The tray and the gathered ends are plain deques, whose ends are atomic: nobody waits for them, and nothing else is to
 happen together with what is done to them. (As transactional queues they made up a tenth of what a task costs.)
@@ -27,6 +30,7 @@ Cost: with short tasks, one step of the data source for up to `MOST` of them.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from _thread import get_ident
 from collections import deque
@@ -50,7 +54,10 @@ MOST = 250
 #: Tasks that take less are short, or even tiny.
 SHORT = 0.002
 TINY = 0.0001
-#: For how long the leader leaves the data source alone, if it has given him fewer than `FEW` tasks some times running.
+#: Seconds that the tiny tasks on the tray take together, if it is worth while to call others; never, with the GIL.
+WORTH = inf if getattr(sys, "_is_gil_enabled", lambda: True)() else 0.0005
+#: For how long the leader leaves the data source alone, if it has given him fewer than `FEW` tasks, and fewer than
+#: he asked for, some times running.
 NAPS = 10
 NAP = 0.002
 LONGEST_NAP = 0.01
@@ -75,6 +82,8 @@ class Desk:
         #: The next one first; and when the last ones were laid there.
         self._tray: deque[Task] = deque()
         self._laid = -inf
+        #: How often the others were called to help with what is on it.
+        self._calls: TVar[int] = TVar(0, name=f"calls for help of {app.name}")
         self._ends: deque[End] = deque()
         self._late: TVar[bool] = TVar(False, name=f"ends of {app.name} to be settled")
         #: The thread of the worker who leads, and since when he has been running a task as the leader.
@@ -98,13 +107,14 @@ class Desk:
         if leads:
             self._led_since = None
         while app.is_running():
+            calls = self._calls.get()  # (before the look at the tray, so that none is missed)
             try:
                 return self._begin(self._tray.popleft(), leads)
             except IndexError:
                 pass
             leads = leads or self._leader.compare_and_set(None, me)
             if not leads:
-                run(self._await_call, name="hive_task.background.follow")
+                run(self._await_call, calls, name="hive_task.background.follow")
                 continue
             try:
                 if (task := self._claim()) is not None:
@@ -127,8 +137,8 @@ class Desk:
         if time.perf_counter() - began > self._step:
             self._trickle = 0  # they don't come one after the other
 
-    def _await_call(self) -> None:
-        check(self._leader.get() is None or not self._app.is_running())
+    def _await_call(self, calls: int) -> None:
+        check(self._leader.get() is None or self._calls.get() != calls or not self._app.is_running())
 
     def _begin(self, task: Task, leads: bool) -> Task:
         if leads:
@@ -162,11 +172,13 @@ class Desk:
             if napping:
                 self._trickle = 0
             return None
-        self._trickle = self._trickle + 1 if len(tasks) < FEW else 0
+        self._trickle = self._trickle + 1 if len(tasks) < min(FEW, share) else 0
         if len(tasks) > 1:
             self._laid = self._source.clock.monotonic()
             self._tray.extend(tasks[1:])
             self._look_later()
+            if WORTH < len(tasks) * self._pace < inf and self._pace <= TINY:
+                self._calls.set(self._calls.get() + 1)
         return tasks[0]
 
     def share(self) -> int:

@@ -1,12 +1,18 @@
-"""When the leader of an application's workers takes a nap, so that many tasks can be taken in one step."""
+"""The leader of an application's workers: when he takes a nap, so that many tasks can be taken in one step, and when he
+calls the others."""
 
+import sys
+import threading
+from math import inf
 from types import SimpleNamespace
 
 import pytest
 
+from hive_task.background import MemoryQueue, task
 from hive_task.background import desk as module
 from hive_task.background.application import RUNNING, Application
-from hive_task.background.desk import FEW, LONGEST_NAP, NAP, RUNNING_ON, SHORT
+from hive_task.background.definition import Registry
+from hive_task.background.desk import FEW, LONGEST_NAP, MOST, NAP, RUNNING_ON, SHORT, TINY
 from hive_task.background.sources.base import DataSource
 from hive_task.background.tasks import DONE, End, Task
 
@@ -44,6 +50,7 @@ def naps(monkeypatch, source, *, seconds=0.000_005):
     app = Application(source)
     app.phase.set(RUNNING)
     desk = app.desk
+    desk._pace = seconds
     while source.counts or desk._tray:
         desk.ended(End(desk.next_task(), DONE), seconds)
     return source.naps
@@ -70,6 +77,12 @@ def test_tasks_with_pauses_between_them_are_taken_at_once(monkeypatch):
 def test_a_queue_that_has_many_is_not_left_alone(monkeypatch):
     assert naps(monkeypatch, Script(*[FEW] * 10)) == []
     assert len(naps(monkeypatch, Script(1, 1, 1, 1, FEW, *[1] * (RUNNING_ON + 1)))) == 1
+
+
+def test_as_many_as_he_asks_for_are_not_few(monkeypatch):
+    """Of longer tasks he asks for fewer; if he gets them, there are more."""
+    source = Script(*[1000] * 10)
+    assert naps(monkeypatch, source, seconds=0.000_15) == []
 
 
 def test_nobody_takes_a_nap_over_tasks_that_are_not_short(monkeypatch):
@@ -113,8 +126,56 @@ def test_a_leader_says_that_he_takes_a_nap_while_he_does(monkeypatch):
     app = Application(source)
     app.phase.set(RUNNING)
     desk = app.desk
+    desk._pace = 0.0
     while source.counts:
         assert not desk._naps
         desk.ended(End(desk.next_task(), DONE), 0.0)
     assert said == [True]
     assert not desk._naps
+
+
+# Calling the others.
+
+
+@pytest.mark.parametrize(
+    ("count", "seconds", "calls"),
+    [(MOST, 0.000_005, True), (MOST, 0.000_001, False), (50, 0.000_005, False), (1000, 2 * TINY, False)],
+)
+def test_he_calls_when_there_is_enough_for_two(monkeypatch, count, seconds, calls):
+    """But not if the tasks are so long that he resigns anyway."""
+    monkeypatch.setattr(module, "WORTH", 0.0005)
+    source = Script(1, count)
+    app = Application(source)
+    app.phase.set(RUNNING)
+    desk = app.desk
+    desk.ended(End(desk.next_task(), DONE), seconds)
+    before = desk._calls.get()
+    desk.next_task()
+    assert (desk._calls.get() > before) is calls
+
+
+def test_with_the_gil_nobody_is_called():
+    assert (inf == module.WORTH) is getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+def test_who_is_called_runs_what_lies_on_the_tray(monkeypatch):
+    """Tiny tasks, until the first of many waits for the last: somebody else has to run that."""
+    monkeypatch.setattr(module, "WORTH", 0.0)
+    monkeypatch.setattr(module, "LATE", 1000.0)  # (after which the leader would be deposed)
+    last, registry, ran = threading.Event(), Registry(), []
+
+    @task("step", registry=registry)
+    def step(data, *, time):
+        if data == "first":
+            assert last.wait(30.0)
+        elif data == "last":
+            last.set()
+        ran.append(threading.get_ident())
+
+    source = MemoryQueue()
+    with Application(source, 2, registry=registry):
+        for _ in range(20):
+            source.await_end(source.enqueue_task(Task("step")))
+        ids = source.enqueue_tasks([Task("step", data) for data in ("first", *[None] * 50, "last")])
+        assert source.await_end(ids[0], 60.0).state == DONE
+    assert len(set(ran[-50:])) == 2
