@@ -55,7 +55,7 @@ MOST = 250
 SHORT = 0.002
 TINY = 0.0001
 #: Seconds that the tiny tasks on the tray take together, if it is worth while to call others; never, with the GIL.
-WORTH = inf if getattr(sys, "_is_gil_enabled", lambda: True)() else 0.0005
+WORTH = inf if getattr(sys, "_is_gil_enabled", lambda: True)() else 0.002
 #: For how long the leader leaves the data source alone, if it has given him fewer than `FEW` tasks, and fewer than
 #: he asked for, some times running.
 NAPS = 10
@@ -103,11 +103,11 @@ class Desk:
     def next_task(self) -> Task | None:
         """The next task to be run: waits for one. None if the application is to stop."""
         app, me = self._app, get_ident()
-        leads = self._leader.get() == me
+        leads = self._leader.peek() == me
         if leads:
             self._led_since = None
         while app.is_running():
-            calls = self._calls.get()  # (before the look at the tray, so that none is missed)
+            calls = self._calls.peek()  # (before the look at the tray, so that none is missed)
             try:
                 return self._begin(self._tray.popleft(), leads)
             except IndexError:
@@ -196,7 +196,7 @@ class Desk:
             self._look_later()
 
     def _look_later(self) -> None:
-        if not self._late.get():
+        if not self._late.peek():
             self._late.set(True)
 
     # Settling.

@@ -353,15 +353,9 @@ class Life(Way):
             self._room.set(max(0, -many))
         if many <= 0:
             return
-        self.jobs.remove([id for id, order in self._ended.get_many(many) if self._is_over(id, order)])
-
-    def _is_over(self, id: str, order: int) -> bool:
-        """Is it there still, and has not been tried again?"""
-        job = self.jobs.get(id)
-        if job is None:
-            return False
-        state, _, _, its_order = essence(job.get())
-        return its_order == order and state in ENDED
+        oldest = self._ended.get_many(many)
+        jobs = self.jobs.get_all([id for id, _ in oldest])
+        self.jobs.remove([id for (id, order), job in zip(oldest, jobs, strict=True) if _is_over(job, order)])
 
     def forget(self, ids: Iterable[str], condition: Callable[[State], bool]) -> int:
         """Forget those for which the condition is true still."""
@@ -393,6 +387,14 @@ class Life(Way):
             else:
                 wait = min(wait, state.expires - now)
         return wait
+
+
+def _is_over(job: Job | None, order: int) -> bool:
+    """Is it there still, and has not been tried again?"""
+    if job is None:
+        return False
+    state, _, _, its_order = essence(job.get())
+    return its_order == order and state in ENDED
 
 
 def is_plain(task: Task) -> bool:
