@@ -74,7 +74,8 @@ class Jobs:
                     if id not in found:
                         continue
                     block = changed[key] = found.copy()
-                block.pop(id, None)
+                if block.pop(id, None) is not None:
+                    break
         for key, block in changed.items():
             if block:
                 blocks[key] = block
