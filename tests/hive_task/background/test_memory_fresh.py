@@ -307,6 +307,24 @@ def test_an_ended_one_is_one_object_to_the_garbage_collector(source, way):
     assert None not in (record.created, record.due, record.started, record.ended)
 
 
+def test_one_that_has_ended_can_be_revived_and_ends_again(source):
+    id = call(source, data=1)
+    first = source.dequeue_task()
+    assert source.settle_tasks([End(first, CANCELLED), End(first, DONE)]) == [True, False]
+    assert source.retry_task(id)
+    assert source.find_task(id).state == QUEUED
+    assert not source.retry_task(id)
+    second = source.dequeue_task()
+    assert (second.id, second.data, second.claim.epoch) == (id, 1, 2)
+    assert source.set_progress(second, "half")
+    assert not source.set_progress(first, "none")
+    assert source.settle_tasks([End(first, DONE, 1), End(second, DONE, 2)]) == [False, True]
+    assert (source.find_task(id).result, source.find_task(id).progress) == (2, "half")
+    assert not source.cancel_task(id)
+    assert source.purge(4e9) == 1
+    assert source.find_task(id) is None
+
+
 def test_a_queue_of_ones_own_puts_in_its_own_way():
     class Logged(MemoryQueue):
         def __init__(self):
