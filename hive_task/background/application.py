@@ -108,6 +108,8 @@ class Application:
         #: Whose claims these are. It is made anew for each application, so nobody is taken for a former one.
         self.identity = uuid.uuid4().hex
         self.phase: TVar[str] = TVar(NEW, name=f"phase of {name}")
+        #: Is it stopping, or stopped? (For the desk, which asks before each task.)
+        self.ends = False
         self.scheduler = Scheduler(number_of_workers + OTHERS, name=name)
         #: The tasks that run now, by id.
         self.runs: dict[str, CurrentTask] = {}
@@ -171,6 +173,7 @@ class Application:
     def _end(self) -> None:
         while (phase := self.phase.get()) in (NEW, RUNNING):
             if self.phase.compare_and_set(phase, STOPPING):
+                self.ends = True
                 return
 
     def is_running(self) -> bool:

@@ -86,8 +86,14 @@ class Desk:
         self._calls: TVar[int] = TVar(0, name=f"calls for help of {app.name}")
         self._ends: deque[End] = deque()
         self._late: TVar[bool] = TVar(False, name=f"ends of {app.name} to be settled")
+        #: The same, for who need not wait for it. (Without the GIL, to look at any variable costs a microsecond while
+        #: others commit.)
+        self._is_late = False
         #: The thread of the worker who leads, and since when he has been running a task as the leader.
         self._leader: TVar[int | None] = TVar(None, name=f"leader of {app.name}")
+        #: Who became it last. He may have resigned, or been deposed since; then he takes himself for the leader as he
+        #: begins a task from the tray, and at worst somebody else is deposed for that, who has to become it anew.
+        self._led_by: int | None = None
         self._led_since: float | None = None
         #: Seconds that the last tasks took, smoothed; infinite at first, for nothing is known.
         self._pace = inf
@@ -103,18 +109,21 @@ class Desk:
     def next_task(self) -> Task | None:
         """The next task to be run: waits for one. None if the application is to stop."""
         app, me = self._app, get_ident()
-        leads = self._leader.peek() == me
+        leads = self._led_by == me
         if leads:
             self._led_since = None
+        if not app.ends and (task := self._from_tray()) is not None:  # the most common case
+            return self._begin(task, leads)
         while app.is_running():
-            calls = self._calls.peek()  # (before the look at the tray, so that none is missed)
-            try:
-                return self._begin(self._tray.popleft(), leads)
-            except IndexError:
-                pass
-            leads = leads or self._leader.compare_and_set(None, me)
+            leads = self._leader.get() == me or self._leader.compare_and_set(None, me)
+            if leads:
+                self._led_by = me
+            if (task := self._from_tray()) is not None:
+                return self._begin(task, leads)
             if not leads:
-                run(self._await_call, calls, name="hive_task.background.follow")
+                calls = self._calls.get()
+                if not self._tray:  # (looked at once more, so that no call is missed)
+                    run(self._await_call, calls, name="hive_task.background.follow")
                 continue
             try:
                 if (task := self._claim()) is not None:
@@ -122,9 +131,14 @@ class Desk:
                 self._await_work()
             except Exception:
                 self._resign()
-                leads = False
                 self._complain("taking tasks")
         return None
+
+    def _from_tray(self) -> Task | None:
+        try:
+            return self._tray.popleft()
+        except IndexError:
+            return None
 
     def leave(self) -> None:
         """The calling worker asks for no more tasks, for whatever reason."""
@@ -196,7 +210,8 @@ class Desk:
             self._look_later()
 
     def _look_later(self) -> None:
-        if not self._late.peek():
+        if not self._is_late:
+            self._is_late = True
             self._late.set(True)
 
     # Settling.
@@ -262,6 +277,7 @@ class Desk:
         while app.is_running():
             run(lambda: check(self._late.value or not app.is_running()), name="hive_task.background.late")
             self._late.set(False)
+            self._is_late = False  # (in this order: who finds it true is looked after below, or has it set again)
             if app.await_stop(LATE):
                 return
             self._give_up_lying(self._source.clock.monotonic())

@@ -110,7 +110,7 @@ def test_what_has_ended_is_left_to_a_leader_who_is_about_to_settle(monkeypatch):
 
     def settle():
         settled.append(desk._naps)
-        desk._late.set(True)
+        desk._look_later()
 
     monkeypatch.setattr(app, "await_stop", await_stop)
     monkeypatch.setattr(desk, "settle", settle)

@@ -21,6 +21,7 @@ from hive_task.background.tasks import (
     SCHEDULED,
     End,
     Task,
+    _ends,
     new_id,
 )
 from stm import BlockedForever, TVar, atomically, run
@@ -385,9 +386,10 @@ def test_ids_of_ones_own_may_end_alike(make):
 
 
 def test_ids_come_in_blocks_and_are_hard_to_guess():
+    _ends.clear()  # (threads that made ids at the same time have left parts of blocks)
     ids = [new_id() for _ in range(100 * BLOCK)]
     assert len(set(ids)) == len(ids)
-    assert len({id[SAME:] for id in ids}) in (100, 101)
+    assert len({id[SAME:] for id in ids}) == 100
     assert len({id[10:SAME] for id in ids}) > 0.99 * len(ids)
     assert len({id[:16] for id in ids}) == len(ids), "what tables show tells them apart"
 
