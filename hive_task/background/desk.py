@@ -12,8 +12,8 @@ One worker at a time, the *leader*, deals with the data source, and waits there;
 does so as he begins a task, so that somebody else leads meanwhile; but not if tasks are so short (`TINY`) that to wake
 another worker would cost more than to run them. (Without the GIL he calls the others all the same when he lays tasks on
 the tray that will take longer than `WORTH` seconds together: they run some of them, and leave him the data source.)
-Should such a task turn out a long one, he is deposed after `LATE`
-seconds by a worker who does nothing else, and who also settles what has gathered by then.
+Should such a task turn out a long one, he is deposed after `LATE` seconds by a worker who does nothing else, and who
+also settles what has gathered by then.
 
 If tasks come in one by one, without a pause, the leader takes a nap before each step, so that several can be taken at
 once: a durable source takes longer to make a step durable than ten such tasks take, and lets nobody put in any

@@ -46,8 +46,8 @@ def where(id: str) -> tuple[Any, ...]:
     return seq_in(id), id, id
 
 
-def seq_of(connection: sqlite3.Connection, id: str) -> int | None:
-    """The row with that id; None if there is none."""
-    ((seq,),) = connection.execute(f"SELECT {SEQ}", where(id)).fetchall()
-    found: int | None = seq
+def lookup(connection: sqlite3.Connection, id: str) -> tuple[int, str] | None:
+    """The row with that id, and the task's state; None if there is none."""
+    found: tuple[int, str] | None
+    found = connection.execute(f"SELECT seq, state FROM tasks WHERE seq = {SEQ}", where(id)).fetchone()
     return found

@@ -15,7 +15,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from hive_task.background.sources._sqlite_codec import pack_failure, row_of
-from hive_task.background.sources._sqlite_ids import SEQ, seq_of, where
+from hive_task.background.sources._sqlite_ids import SEQ, lookup, where
 from hive_task.background.sources._sqlite_rates import reserve
 from hive_task.background.sources._sqlite_schema import (
     CHILD,
@@ -82,7 +82,7 @@ class Step:
         return ids
 
     def _known(self, task: Task) -> str | None:
-        if seq_of(self.connection, task.id) is not None:
+        if lookup(self.connection, task.id) is not None:
             return task.id
         return None if task.unique is None else self.holder(task.unique)
 
@@ -102,7 +102,7 @@ class Step:
         pending = 0
         fallen: Failure | None = None
         for id in after:
-            row = self.execute(f"SELECT seq, state FROM tasks WHERE seq = {SEQ}", where(id)).fetchone()
+            row = lookup(self.connection, id)
             if row is None:
                 if not again:
                     raise ValueError(f"task {name!r} is to run after {id!r}, but no task has that id")

@@ -62,7 +62,7 @@ from hive_task.background.sources._sqlite_claimants import this_process
 from hive_task.background.sources._sqlite_codec import is_plain, pack, record_of, row_of, task_of
 from hive_task.background.sources._sqlite_ends import prepared, settle
 from hive_task.background.sources._sqlite_file import File
-from hive_task.background.sources._sqlite_ids import SEQ, id_at, seq_in, seq_of, where
+from hive_task.background.sources._sqlite_ids import SEQ, id_at, lookup, seq_in, where
 from hive_task.background.sources._sqlite_rules import Step, check_order
 from hive_task.background.sources.base import DataSource
 from hive_task.background.tasks import (
@@ -167,8 +167,8 @@ class SQLiteQueue(DataSource):
             if not plain:
                 return step.put(tasks, rows)
             ((last,),) = step.execute(sql.LAST).fetchall()
-            if any(0 < seq_in(row[0]) <= last for row in rows):
-                rows = [row for row in rows if seq_of(step.connection, row[0]) is None]
+            # (Of ids that are in no index, only these can be there; the statement passes over those that are in it.)
+            rows = [row for row in rows if not (0 < seq_in(row[0]) <= last and lookup(step.connection, row[0]))]
             step.connection.executemany(sql.INSERT_NEW, rows)
             step.told = any(row[1] == QUEUED for row in rows)
             step.scheduled = any(row[1] == SCHEDULED for row in rows)
@@ -384,7 +384,7 @@ class SQLiteQueue(DataSource):
             return [self._cancel(step, id) for id in ids]
 
     def _cancel(self, step: Step, id: str) -> bool:
-        row = step.execute(f"SELECT seq, state FROM tasks WHERE seq = {SEQ}", where(id)).fetchone()
+        row = lookup(step.connection, id)
         if row is None or row[1] in ENDED:
             return False
         if row[1] == RUNNING:
@@ -402,7 +402,7 @@ class SQLiteQueue(DataSource):
             return [self._again(step, id) for id in ids]
 
     def _again(self, step: Step, id: str) -> bool:
-        row = step.execute(f"SELECT seq, state FROM tasks WHERE seq = {SEQ}", where(id)).fetchone()
+        row = lookup(step.connection, id)
         if row is None or row[1] not in (DEAD, CANCELLED):
             return False
         return step.again(row[0], task_of(step.execute(f"{sql.RECORD} WHERE seq = ?", (row[0],)).fetchone()))

@@ -43,13 +43,18 @@ class Script(DataSource):
         self.now += seconds
 
 
+def running(source):
+    """An application that believes it was started, and has no workers."""
+    app = Application(source)
+    app.phase.set(RUNNING)
+    return app
+
+
 def naps(monkeypatch, source, *, seconds=0.000_005):
     """Run all its tasks, each of which takes so long; how often a nap came before how many steps."""
     time = SimpleNamespace(perf_counter=lambda: source.now, sleep=source.sleep)
     monkeypatch.setattr(module, "time", time)
-    app = Application(source)
-    app.phase.set(RUNNING)
-    desk = app.desk
+    desk = running(source).desk
     desk._pace = seconds
     while source.counts or desk._tray:
         desk.ended(End(desk.next_task(), DONE), seconds)
@@ -97,8 +102,7 @@ def test_a_nap_is_neither_too_short_nor_too_long(monkeypatch, step, nap):
 
 def test_what_has_ended_is_left_to_a_leader_who_is_about_to_settle(monkeypatch):
     """The worker who settles late does not in a nap; he looks again, and does when it is over."""
-    app = Application(Script())
-    app.phase.set(RUNNING)
+    app = running(Script())
     desk, settled = app.desk, []
     desk.ended(End(Task("work"), DONE), 0.0)
     desk._naps = True
@@ -123,9 +127,7 @@ def test_a_leader_says_that_he_takes_a_nap_while_he_does(monkeypatch):
     said = []
     time = SimpleNamespace(perf_counter=lambda: 0.0, sleep=lambda _: said.append(desk._naps))
     monkeypatch.setattr(module, "time", time)
-    app = Application(source)
-    app.phase.set(RUNNING)
-    desk = app.desk
+    desk = running(source).desk
     desk._pace = 0.0
     while source.counts:
         assert not desk._naps
@@ -145,9 +147,7 @@ def test_he_calls_when_there_is_enough_for_two(monkeypatch, count, seconds, call
     """But not if the tasks are so long that he resigns anyway."""
     monkeypatch.setattr(module, "WORTH", 0.0005)
     source = Script(1, count)
-    app = Application(source)
-    app.phase.set(RUNNING)
-    desk = app.desk
+    desk = running(source).desk
     desk.ended(End(desk.next_task(), DONE), seconds)
     before = desk._calls.get()
     desk.next_task()
